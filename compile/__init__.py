@@ -1,0 +1,1 @@
+"""A float ONNX model in, an engine package for one profile out."""

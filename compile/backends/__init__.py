@@ -1,0 +1,1 @@
+"""Build, time and reload engines: one file an engine kind."""

@@ -1,0 +1,1 @@
+"""The command line's verbs of the vehicle: one file each."""

@@ -1,0 +1,1 @@
+"""Is it releasable, and to whom: evidence, verdicts, signed releases."""

@@ -1,0 +1,1 @@
+"""The command line's verbs of gates and releases: one file each."""
