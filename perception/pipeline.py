@@ -1,0 +1,154 @@
+"""One frame through one engine: pixels to tensor, network, tensors to result, each stage timed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+from hw_profiles.machine import read_machine
+from hw_profiles.preflight import check
+from hw_profiles.profile import Profile
+from perception.decode import open_decoder
+from perception.engines.engine import Engine
+from perception.engines.table import open_engine
+from perception.frame import Frame
+from perception.model_spec import ModelSpec
+from perception.package import EnginePackage
+from perception.preprocess import Preprocessor
+from perception.results import Result
+
+
+class Status(str, Enum):
+    """What became of a frame."""
+
+    ON_TIME = "ON_TIME"
+    LATE = "LATE"
+    SKIPPED = "SKIPPED"
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Nanoseconds spent on one frame.
+
+    Attributes:
+        waited_ns: from the instant the frame was due until work on it began; 0 in lock-step replay.
+        preprocess_ns: pixels → input tensor.
+        infer_ns: the engine alone.
+        decode_ns: output tensors → result.
+    """
+
+    waited_ns: int
+    preprocess_ns: int
+    infer_ns: int
+    decode_ns: int
+
+    @property
+    def total_ns(self) -> int:
+        """From due to usable result."""
+        return self.waited_ns + self.preprocess_ns + self.infer_ns + self.decode_ns
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """What is published for one frame: the result with its identity, its cost and whether it came in time.
+
+    Attributes:
+        frame: the picture it belongs to.
+        result: None where the frame was skipped.
+        timings: what it cost.
+        status: ON_TIME where `timings.total_ns` is at most `deadline_ns`.
+        deadline_ns: the budget it was judged by.
+    """
+
+    frame: Frame
+    result: Result | None
+    timings: Timings
+    status: Status
+    deadline_ns: int
+
+
+class Pipeline:
+    """Runs frames through an engine as its ModelSpec says. One thread at a time; the engine stays the caller's."""
+
+    def __init__(
+        self, spec: ModelSpec, engine: Engine, *, deadline_ns: int, score_threshold: float | None = None
+    ) -> None:
+        """Check that spec and engine agree and allocate every buffer.
+
+        Args:
+            spec: how to feed and read the engine.
+            engine: an open engine.
+            deadline_ns: budget from due to usable result.
+            score_threshold: report detections from this score on; None takes the spec's.
+
+        Raises:
+            SpecError: the spec contradicts the engine.
+        """
+        spec.check_against(engine.inputs, engine.outputs, where=spec.name)
+        self.spec = spec
+        self._engine = engine
+        self._deadline_ns = deadline_ns
+        self._score_threshold = spec.decoding.score_threshold if score_threshold is None else score_threshold
+        self._preprocessor = Preprocessor(spec.picture, spec.size_input)
+        self._decoder = open_decoder(spec, engine.outputs)
+
+    def step(self, frame: Frame, *, due_ns: int | None = None) -> FrameResult:
+        """Take one frame all the way.
+
+        Args:
+            frame: the picture.
+            due_ns: when it was due, on `time.perf_counter_ns`; None means now (lock-step).
+
+        Raises:
+            EngineError: the engine failed, or gave numbers that are none.
+        """
+        started_ns = time.perf_counter_ns()
+        prepared = self._preprocessor.prepare(frame.pixels)
+        prepared_ns = time.perf_counter_ns()
+        tensors = self._engine.infer(prepared.feeds)
+        inferred_ns = time.perf_counter_ns()
+        result = self._decoder(tensors, prepared.geometry, (frame.width_px, frame.height_px), self._score_threshold)
+        decoded_ns = time.perf_counter_ns()
+        waited_ns = 0 if due_ns is None else max(0, started_ns - due_ns)
+        timings = Timings(waited_ns, prepared_ns - started_ns, inferred_ns - prepared_ns, decoded_ns - inferred_ns)
+        status = Status.ON_TIME if timings.total_ns <= self._deadline_ns else Status.LATE
+        return FrameResult(frame, result, timings, status, self._deadline_ns)
+
+    def skip(self, frame: Frame, *, waited_ns: int) -> FrameResult:
+        """Publish that a frame was never started."""
+        return FrameResult(frame, None, Timings(waited_ns, 0, 0, 0), Status.SKIPPED, self._deadline_ns)
+
+
+@contextmanager
+def open_pipeline(
+    package: EnginePackage, *, score_threshold: float | None = None, threads: int | None = None
+) -> Iterator[Pipeline]:
+    """Open a package's engine on this machine, after preflight.
+
+    Args:
+        package: a verified package.
+        score_threshold: report detections from this score on; None takes the spec's.
+        threads: CPU threads; None takes the profile's.
+
+    Raises:
+        PreflightError: this machine may not run the package, with every reason.
+        EngineError, SpecError: the engine does not open or contradicts the spec.
+    """
+    check(package.profile, read_machine(), package.manifest.engine.requires)
+    engine = open_engine(
+        package.manifest.engine.kind, package.engine_bytes, threads=threads or threads_of(package.profile)
+    )
+    deadline_ns = int(package.profile.deadline_ms * 1e6)
+    try:
+        yield Pipeline(package.spec, engine, deadline_ns=deadline_ns, score_threshold=score_threshold)
+    finally:
+        engine.close()
+
+
+def threads_of(profile: Profile) -> int:
+    """CPU threads a profile grants: its own number, else every core this process may use."""
+    return profile.threads or len(os.sched_getaffinity(0))
