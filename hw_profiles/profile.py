@@ -1,0 +1,376 @@
+"""The hardware profile: for which machine, cameras and deadline an engine is compiled, measured and released.
+
+A profile is a YAML file. Every number in it is a quantity on one line: its value, its unit, and the source it was taken
+from or the decision it stands for. `docs/profiles.md` explains the file field by field.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hw_profiles.errors import ProfileError
+
+BYTES_PER_GIB = 1 << 30
+SHIPPED = "profiles"
+
+EngineKind = Literal["onnxrt", "tensorrt"]
+ProfilePrecision = Literal["fp32", "fp16", "int8"]
+Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Quantity(_Strict):
+    """A number with its unit and where it comes from: a data sheet, a measurement, or a decision of this project."""
+
+    value: int | float
+    unit: str
+    source: str = Field(min_length=1)
+
+
+def _quantity_in(unit: str, *, whole: bool = False) -> AfterValidator:
+    def check(quantity: Quantity) -> Quantity:
+        if quantity.unit != unit:
+            raise ValueError(f"got unit {quantity.unit!r}, expected {unit!r}")
+        if not math.isfinite(quantity.value) or quantity.value < 0:
+            raise ValueError(f"got {quantity.value} {unit}, expected a finite number of at least 0 {unit}")
+        if whole and not isinstance(quantity.value, int):
+            raise ValueError(f"got {quantity.value} {unit}, expected a whole number")
+        return quantity
+
+    return AfterValidator(check)
+
+
+def _above_zero(quantity: Quantity) -> Quantity:
+    if quantity.value <= 0:
+        raise ValueError(f"got {quantity.value} {quantity.unit}, expected more than 0 {quantity.unit}")
+    return quantity
+
+
+_POSITIVE = AfterValidator(_above_zero)
+Milliseconds = Annotated[Quantity, _quantity_in("ms"), _POSITIVE]
+Pixels = Annotated[Quantity, _quantity_in("px", whole=True), _POSITIVE]
+Hertz = Annotated[Quantity, _quantity_in("Hz"), _POSITIVE]
+Megahertz = Annotated[Quantity, _quantity_in("MHz"), _POSITIVE]
+Cameras = Annotated[Quantity, _quantity_in("cameras", whole=True), _POSITIVE]
+Threads = Annotated[Quantity, _quantity_in("threads", whole=True), _POSITIVE]
+Cores = Annotated[Quantity, _quantity_in("cores", whole=True)]
+Gibibytes = Annotated[Quantity, _quantity_in("GiB"), _POSITIVE]
+GigabytesPerSecond = Annotated[Quantity, _quantity_in("GB/s"), _POSITIVE]
+Watts = Annotated[Quantity, _quantity_in("W"), _POSITIVE]
+
+
+class CameraSet(_Strict):
+    """The cameras the machine must serve: how many, how large, how often."""
+
+    number: Cameras
+    width: Pixels
+    height: Pixels
+    rate: Hertz
+
+    @property
+    def count(self) -> int:
+        """Cameras served at once."""
+        return int(self.number.value)
+
+    @property
+    def width_px(self) -> int:
+        """Columns of a frame."""
+        return int(self.width.value)
+
+    @property
+    def height_px(self) -> int:
+        """Rows of a frame."""
+        return int(self.height.value)
+
+    @property
+    def rate_hz(self) -> float:
+        """Frames a second of each camera."""
+        return float(self.rate.value)
+
+
+class Budget(_Strict):
+    """How the deadline is shared out over the stages of one frame."""
+
+    preprocess: Milliseconds
+    infer: Milliseconds
+    postprocess: Milliseconds
+
+    @property
+    def preprocess_ms(self) -> float:
+        """Colour, resize, normalise, copy in."""
+        return float(self.preprocess.value)
+
+    @property
+    def infer_ms(self) -> float:
+        """The network alone."""
+        return float(self.infer.value)
+
+    @property
+    def postprocess_ms(self) -> float:
+        """Copy out, decode, suppress overlaps."""
+        return float(self.postprocess.value)
+
+    @property
+    def total_ms(self) -> float:
+        """All stages together."""
+        return self.preprocess_ms + self.infer_ms + self.postprocess_ms
+
+
+class ModuleId(_Strict):
+    """Part numbers by which the device tree names the compute module, such as `p3767-0005`."""
+
+    numbers: tuple[str, ...] = Field(min_length=1, strict=False)
+    source: str = Field(min_length=1)
+
+
+class Gpu(_Strict):
+    """The GPU as its maker describes it."""
+
+    name: str
+    compute_capability: Version
+    cuda_cores: Cores | None = None
+    max_clock: Megahertz | None = None
+    source: str = Field(min_length=1)
+
+
+class PowerMode(_Strict):
+    """An nvpmodel power mode: its name and id on this module."""
+
+    name: str
+    nvpmodel_id: int | None = None
+    limit: Watts | None = None
+    source: str = Field(min_length=1)
+
+
+class JetPack(_Strict):
+    """The versions one JetPack release brings."""
+
+    jetpack: Version
+    l4t: Version
+    tensorrt: Version
+    cuda: Version
+    source: str = Field(min_length=1)
+
+
+class TensorRTRange(_Strict):
+    """TensorRT versions the profile covers: `minimum` ≤ version < `below`.
+
+    Attributes:
+        by_jetpack: on a Jetson, the releases the range is made of; empty elsewhere.
+    """
+
+    minimum: Version
+    below: Version
+    source: str = Field(min_length=1)
+    by_jetpack: tuple[JetPack, ...] = Field(default=(), strict=False)
+
+    @model_validator(mode="after")
+    def _range_holds_its_releases(self) -> TensorRTRange:
+        if version_key(self.minimum) >= version_key(self.below):
+            raise ValueError(f"got minimum {self.minimum}, expected less than below {self.below}")
+        for release in self.by_jetpack:
+            if release.tensorrt not in self:
+                raise ValueError(
+                    f"JetPack {release.jetpack} brings {release.tensorrt}, expected {self.minimum} … below {self.below}"
+                )
+        return self
+
+    def __contains__(self, version: str) -> bool:
+        return version_key(self.minimum) <= version_key(version) < version_key(self.below)
+
+
+class Profile(_Strict):
+    """One machine in one power mode, the cameras it serves and the time it has.
+
+    Attributes:
+        board: the machine, in words.
+        arch: instruction set as the kernel names it.
+        engine_kind: which engine runs there.
+        precisions: what the compiler may choose from.
+        cpu_threads: threads of the CPU engine; absent: all cores.
+        deadline: from the instant a frame was captured until its result can be used.
+        memory: memory of the machine; on a Jetson shared by CPU and GPU.
+    """
+
+    format: Literal["tollgate-profile/1"] = "tollgate-profile/1"
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$")
+    board: str
+    arch: Literal["x86_64", "aarch64"]
+    engine_kind: EngineKind
+    precisions: tuple[ProfilePrecision, ...] = Field(min_length=1, strict=False)
+    cameras: CameraSet
+    deadline: Milliseconds
+    budget: Budget
+    cpu_threads: Threads | None = None
+    memory: Gibibytes | None = None
+    memory_bandwidth: GigabytesPerSecond | None = None
+    module: ModuleId | None = None
+    power: PowerMode | None = None
+    gpu: Gpu | None = None
+    dla: Cores | None = None
+    tensorrt: TensorRTRange | None = None
+
+    @model_validator(mode="after")
+    def _contradicts_nothing(self) -> Profile:
+        if len(set(self.precisions)) != len(self.precisions):
+            raise ValueError(f"precisions: got {', '.join(self.precisions)}, expected each once")
+        if self.budget.total_ms > self.deadline_ms:
+            raise ValueError(
+                f"budget: its stages take {self.budget.total_ms:g} ms together, expected at most the deadline of "
+                f"{self.deadline_ms:g} ms; shorten a stage or move the deadline"
+            )
+        if self.engine_kind == "tensorrt" and (self.tensorrt is None or self.gpu is None):
+            raise ValueError("engine_kind: got 'tensorrt' without gpu and tensorrt, expected both")
+        if self.engine_kind == "onnxrt" and self.tensorrt is not None:
+            raise ValueError("tensorrt: got a range with engine_kind 'onnxrt', expected none")
+        return self
+
+    @property
+    def deadline_ms(self) -> float:
+        """Captured → usable result, in milliseconds."""
+        return float(self.deadline.value)
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of the CPU engine; None means all cores this process may use."""
+        return None if self.cpu_threads is None else int(self.cpu_threads.value)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Nominal memory; the kernel reports somewhat less."""
+        return None if self.memory is None else int(self.memory.value * BYTES_PER_GIB)
+
+    @property
+    def power_mode(self) -> str | None:
+        """Name of the nvpmodel mode, where the machine has one."""
+        return None if self.power is None else self.power.name
+
+    @property
+    def compute_capability(self) -> str | None:
+        """CUDA compute capability of the GPU, such as "8.7"."""
+        return None if self.gpu is None else self.gpu.compute_capability
+
+    @property
+    def dla_cores(self) -> int | None:
+        """Deep learning accelerators; None where the profile does not say."""
+        return None if self.dla is None else int(self.dla.value)
+
+    @classmethod
+    def from_yaml(cls, text: str, *, where: str) -> Profile:
+        """Read a profile.
+
+        Args:
+            text: the YAML document.
+            where: what to call it in a message.
+
+        Raises:
+            ProfileError: no YAML, unknown or missing field, wrong unit, or stages that exceed the deadline.
+        """
+        try:
+            return cls.model_validate(yaml.load(text, Loader=_OnceLoader))
+        except yaml.YAMLError as error:
+            raise ProfileError(f"{where}: no YAML: {' '.join(str(error).split())}") from error
+        except ValidationError as error:
+            raise ProfileError(f"{where}: {_first_complaint(error)}; docs/profiles.md explains the fields") from error
+
+    def to_yaml(self) -> str:
+        """The YAML document; reading it gives an equal profile."""
+        document = self.model_dump(mode="json", exclude_none=True)
+        return yaml.dump(document, Dumper=_LineDumper, sort_keys=False, allow_unicode=True, width=math.inf)
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Numbers of a dotted version for comparing, trailing zeros dropped: 10.3 equals 10.3.0."""
+    numbers = [int(number) for number in re.findall(r"\d+", version)]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def profile_names() -> tuple[str, ...]:
+    """Names of the profiles this project ships, sorted."""
+    folder = files("hw_profiles") / SHIPPED
+    return tuple(sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+
+
+def load_profile(name_or_path: str | Path) -> Profile:
+    """A shipped profile by name, or one's own by the path of its YAML file.
+
+    Raises:
+        ProfileError: unknown name, unreadable file, or a file that is no profile.
+    """
+    wanted = str(name_or_path)
+    if wanted in profile_names():
+        text = (files("hw_profiles") / SHIPPED / f"{wanted}.yaml").read_text(encoding="utf-8")
+        return Profile.from_yaml(text, where=f"profile {wanted}")
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        raise ProfileError(
+            f"profile {wanted!r} is not known; expected one of {', '.join(profile_names())}, "
+            "or the path of a .yaml file (docs/profiles.md)"
+        )
+    return Profile.from_yaml(_text_of(path), where=wanted)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ProfileError(
+            f"{path}: cannot be read ({error.strerror}); "
+            f"expected a profile in YAML or one of {', '.join(profile_names())}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ProfileError(f"{path}: byte {error.start} is no UTF-8; expected a profile in YAML") from error
+
+
+def _first_complaint(error: ValidationError) -> str:
+    first, *others = error.errors()
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{place}: {message}{more}" if place else f"{message}{more}"
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """Refuses a key written twice: plain YAML loaders keep the last one and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} is written twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+class _LineDumper(yaml.SafeDumper):
+    """Writes a quantity, and every list of words, on one line."""
+
+
+def _one_line_quantity(dumper: yaml.SafeDumper, mapping: dict[str, object]) -> yaml.MappingNode:
+    is_quantity = set(mapping) == {"value", "unit", "source"}
+    return dumper.represent_mapping("tag:yaml.org,2002:map", mapping, flow_style=is_quantity)
+
+
+def _one_line_words(dumper: yaml.SafeDumper, items: list[object]) -> yaml.SequenceNode:
+    words = all(isinstance(item, str) for item in items)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=words)
+
+
+_LineDumper.add_representer(dict, _one_line_quantity)
+_LineDumper.add_representer(list, _one_line_words)
