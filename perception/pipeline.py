@@ -13,7 +13,7 @@ from hw_profiles.machine import read_machine
 from hw_profiles.preflight import check
 from hw_profiles.profile import Profile
 from perception.decode import open_decoder
-from perception.engines.engine import Engine
+from perception.engines.engine import Engine, Tensors
 from perception.engines.table import open_engine
 from perception.frame import Frame
 from perception.model_spec import ModelSpec
@@ -90,7 +90,7 @@ class Pipeline:
         """
         spec.check_against(engine.inputs, engine.outputs, where=spec.name)
         self.spec = spec
-        self._engine = engine
+        self.engine = engine
         self._deadline_ns = deadline_ns
         self._score_threshold = spec.decoding.score_threshold if score_threshold is None else score_threshold
         self._preprocessor = Preprocessor(spec.picture, spec.size_input)
@@ -109,7 +109,7 @@ class Pipeline:
         started_ns = time.perf_counter_ns()
         prepared = self._preprocessor.prepare(frame.pixels)
         prepared_ns = time.perf_counter_ns()
-        tensors = self._engine.infer(prepared.feeds)
+        tensors = self.engine.infer(prepared.feeds)
         inferred_ns = time.perf_counter_ns()
         result = self._decoder(tensors, prepared.geometry, (frame.width_px, frame.height_px), self._score_threshold)
         decoded_ns = time.perf_counter_ns()
@@ -117,6 +117,10 @@ class Pipeline:
         timings = Timings(waited_ns, prepared_ns - started_ns, inferred_ns - prepared_ns, decoded_ns - inferred_ns)
         status = Status.ON_TIME if timings.total_ns <= self._deadline_ns else Status.LATE
         return FrameResult(frame, result, timings, status, self._deadline_ns)
+
+    def prepare(self, frame: Frame) -> Tensors:
+        """The input tensors of a frame. They belong to the pipeline and hold until the next frame."""
+        return self._preprocessor.prepare(frame.pixels).feeds
 
     def skip(self, frame: Frame, *, waited_ns: int) -> FrameResult:
         """Publish that a frame was never started."""

@@ -1,0 +1,72 @@
+"""Small real things the tests of the vehicle share: a null-engine package and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hw_profiles.profile import load_profile
+from perception.frame import Frame
+from perception.model_spec import Decoding, ModelSpec, PictureInput
+from perception.package import PROFILE, SPEC, EngineEntry, EnginePackage, write_package
+from perception.sources.source import Camera
+
+SPEC_OF_NULL = ModelSpec(
+    name="null",
+    task="detection",
+    picture=PictureInput(tensor="images", width_px=64, height_px=64),
+    decoding=Decoding(decoder="yolox", tensors={"predictions": "output"}, strides_px=(8, 16, 32), nms_iou=0.5),
+    classes=("car",),
+)
+CELLS = 8 * 8 + 4 * 4 + 2 * 2
+
+
+def null_engine_file(*, service_ms: float = 0.0) -> bytes:
+    """A null engine of the shape of a YOLOX detector that finds nothing."""
+    return json.dumps(
+        {
+            "inputs": [["images", [1, 3, 64, 64], "float32"]],
+            "outputs": [["output", [1, CELLS, 6], "float32", 0.0]],
+            "service_ms": service_ms,
+        }
+    ).encode()
+
+
+def null_package(folder: Path, *, service_ms: float = 0.0) -> EnginePackage:
+    """A whole package around it, for the CPU profile."""
+    files = {
+        "engine.json": null_engine_file(service_ms=service_ms),
+        SPEC: SPEC_OF_NULL.to_yaml().encode(),
+        PROFILE: load_profile("x86_cpu").to_yaml().encode(),
+    }
+    engine = EngineEntry(kind="null", file="engine.json", precision="fp32")
+    return write_package(folder, files, name="null", engine=engine, build={"made": "by a test"})
+
+
+class ListSource:
+    """Frames from a list, as a source."""
+
+    def __init__(self, frames: Sequence[Frame]) -> None:
+        self._frames = frames
+        names = sorted({frame.camera_id for frame in frames})
+        self.cameras = tuple(
+            Camera(name, 32, 24, None, sum(frame.camera_id == name for frame in frames)) for name in names
+        )
+
+    def frames(self) -> Iterator[Frame]:
+        """All frames, anew."""
+        return iter(self._frames)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def frames_of(camera_id: str, count: int, *, period_ns: int = 10_000_000, offset_ns: int = 0) -> list[Frame]:
+    """`count` grey pictures at an even pace."""
+    return [
+        Frame(np.full((24, 32, 3), index, np.uint8), camera_id, index, offset_ns + index * period_ns, str(index))
+        for index in range(count)
+    ]

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from perception.errors import OutputError
+from perception.files import json_bytes, sha256_of_bytes, sha256_of_file, staged_file, staged_folder, write_atomically
+
+
+def test_a_written_file_holds_exactly_the_bytes_and_nothing_lies_beside_it(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a.bin", b"one")
+    write_atomically(tmp_path / "a.bin", b"two")
+    assert (tmp_path / "a.bin").read_bytes() == b"two"
+    assert [child.name for child in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_file_leaves_the_old_one_untouched(tmp_path: Path, interruption: type[BaseException]) -> None:
+    write_atomically(tmp_path / "a.bin", b"old")
+    with pytest.raises(interruption), staged_file(tmp_path / "a.bin") as staged:
+        staged.write_bytes(b"half")
+        raise interruption
+    assert (tmp_path / "a.bin").read_bytes() == b"old"
+    assert [child.name for child in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, ValueError])
+def test_an_interrupted_folder_leaves_the_old_one_untouched(tmp_path: Path, interruption: type[BaseException]) -> None:
+    with staged_folder(tmp_path / "out") as staged:
+        (staged / "a").write_text("old")
+    with pytest.raises(interruption), staged_folder(tmp_path / "out") as staged:
+        (staged / "a").write_text("half")
+        raise interruption
+    assert (tmp_path / "out" / "a").read_text() == "old"
+    assert [child.name for child in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_takes_the_place_of_an_older_one_whole(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        with staged_folder(tmp_path / "out") as staged:
+            (staged / content).write_text(content)
+    assert [child.name for child in (tmp_path / "out").iterdir()] == ["new"]
+    assert [child.name for child in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_is_not_written_over_a_file(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match="is a file, expected a folder"), staged_folder(tmp_path / "out"):
+        pytest.fail("must not be lent")
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_a_place_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written") as caught:
+        write_atomically(tmp_path / "file" / "deeper" / "a.bin", b"x")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def little_room() -> Iterator[None]:
+    """The kernel refuses files over 64 bytes, as a full disk or a quota does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("little_room")
+def test_no_room_for_a_file_is_said_in_one_line_and_leaves_the_old_one(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "a.bin", b"old")
+    with pytest.raises(OutputError, match=r"a\.bin: cannot be written \(File too large\); free space") as caught:
+        write_atomically(tmp_path / "a.bin", b"x" * 1000)
+    assert "\n" not in str(caught.value)
+    assert (tmp_path / "a.bin").read_bytes() == b"old"
+    assert [child.name for child in tmp_path.iterdir()] == ["a.bin"]
+
+
+@pytest.mark.usefixtures("little_room")
+def test_no_room_for_a_folder_leaves_the_old_one(tmp_path: Path) -> None:
+    with staged_folder(tmp_path / "out") as staged:
+        (staged / "a").write_text("old")
+    with pytest.raises(OutputError, match="out: cannot be written"), staged_folder(tmp_path / "out") as staged:
+        (staged / "a").write_bytes(b"x" * 1000)
+    assert (tmp_path / "out" / "a").read_text() == "old"
+    assert [child.name for child in tmp_path.iterdir()] == ["out"]
+
+
+def test_digests_of_a_file_and_of_its_bytes_agree(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 9000
+    (tmp_path / "a").write_bytes(content)
+    assert sha256_of_file(tmp_path / "a") == sha256_of_bytes(content)
+
+
+def test_equal_content_gives_equal_json_bytes_whatever_the_order() -> None:
+    assert json_bytes({"a": 1, "b": 2}) == json_bytes({"b": 2, "a": 1})
