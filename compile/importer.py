@@ -1,0 +1,279 @@
+"""ONNX file in, clean graph out: checked, of fixed shapes, tidied, and proved to compute the same.
+
+Cleaning may never change what a model computes. So the model is run as it came and as it is handed on, with the same
+random input, and the most ambitious cleaning whose outputs agree is taken; what was given up is said in the notes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from compile import cleaning, model_checks
+from compile.onnx_file import read_onnx
+from compile.onnx_graph import UNKNOWN_SIDE, dtype_name, shape_of
+from perception.engines.engine import TensorInfo
+from perception.engines.onnxrt import OnnxRuntimeEngine
+from perception.errors import EngineError, ModelError
+
+LARGEST_DIFFERENCE = {"float16": 2e-2, "float32": 1e-3, "float64": 1e-6}
+"""Between the model before and after cleaning, relative to the largest value of the output."""
+
+Outputs = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImportedModel:
+    """A model ready to be quantized and built.
+
+    Attributes:
+        model: the cleaned graph, all weights inside, every node named, shapes inferred.
+        source_sha256: digest of the file's bytes, followed by those of its external data files in order of names.
+        source_bytes: size of these files.
+        source_opset: the operator set the file was written in.
+        opset: the operator set of `model`.
+        inputs: what must be fed; every side is fixed.
+        outputs: what comes back; -1 stands for a side known only at run time.
+        changes: what was cleaned, in words.
+        notes: what was accepted but limits what can be done with the model.
+    """
+
+    model: onnx.ModelProto
+    source_sha256: str
+    source_bytes: int
+    source_opset: int
+    opset: int
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    changes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def import_model(path: Path, *, batch: int = 1, shapes: Mapping[str, tuple[int, ...]] | None = None) -> ImportedModel:
+    """Read a model and make it ready.
+
+    Args:
+        path: the ONNX file.
+        batch: what a dynamic batch becomes.
+        shapes: input name → its shape, for inputs whose other sides are dynamic.
+
+    Raises:
+        ModelError: one line naming file and node, or tensor, that cannot be handled, and what to do.
+    """
+    try:
+        return _import(path, batch, shapes or {})
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ModelError(f"{path}: damaged or no ONNX model ({error}); export or download it again") from error
+
+
+def _import(path: Path, batch: int, shapes: Mapping[str, tuple[int, ...]]) -> ImportedModel:
+    file = read_onnx(path)
+    source = file.model
+    source_opset = model_checks.opset_of(source)
+    model_checks.check_versions(source, path)
+    changes = cleaning.drop_foreign_parts(source) + cleaning.name_nodes(source)
+    _check(source, path)
+    changes += cleaning.drop_initializer_inputs(source)
+    model_checks.check_interface(source.graph, path)
+    changes += _fix_shapes(source, batch, shapes, path)
+    model, cleaned, notes = _clean(source, path)
+    return ImportedModel(
+        model=model,
+        source_sha256=file.sha256,
+        source_bytes=file.size_bytes,
+        source_opset=source_opset,
+        opset=model_checks.opset_of(model),
+        inputs=tuple(_tensor_info(value) for value in model.graph.input),
+        outputs=tuple(_tensor_info(value) for value in model.graph.output),
+        changes=tuple(changes + cleaned),
+        notes=tuple(notes) + model_checks.notes_on(model.graph),
+    )
+
+
+def _check(model: onnx.ModelProto, path: Path) -> None:
+    model_checks.check_operators(model, path)
+    model_checks.check_weights(model, path)
+    model_checks.check_structure(model, path)
+
+
+def _clean(source: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, list[str], list[str]]:
+    """The most ambitious cleaning that provably computes the same; returns it with changes and notes.
+
+    Raises:
+        ModelError: ONNX Runtime cannot run the model as it came, or even tidying it changes its outputs.
+    """
+    reference = _reference_model(source, path)
+    feeds = _random_feeds(reference)
+    try:
+        expected = _run(reference, feeds)
+    except EngineError as error:
+        raise ModelError(f"{path}: {error}; export it again, or with another opset_version") from error
+    notes: list[str] = []
+    for fuse, upgrade, what in (
+        (True, True, "fusing BatchNormalization"),
+        (False, True, "the upgrade of its opset"),
+        (False, False, "tidying it"),
+    ):
+        model, changes, notes_here = _cleaned_copy(source, fuse=fuse, upgrade=upgrade)
+        model_checks.check_sizes(model.graph, path)
+        difference = _difference(expected, model, feeds)
+        if difference is None:
+            return model, changes, notes + notes_here
+        notes.append(f"{what} was given up: {difference}")
+    raise ModelError(f"{path}: {'; '.join(notes)}; export it again with opset_version=17")
+
+
+def _reference_model(source: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """The model as it came, with its shapes fixed and known, to compare with."""
+    reference = onnx.ModelProto()
+    reference.CopyFrom(source)
+    cleaning.infer_shapes(reference)
+    model_checks.check_sizes(reference.graph, path)
+    return reference
+
+
+def _cleaned_copy(
+    source: onnx.ModelProto, *, fuse: bool, upgrade: bool
+) -> tuple[onnx.ModelProto, list[str], list[str]]:
+    """Every step in order; returns the model, what was done, and what to know."""
+    model = onnx.ModelProto()
+    model.CopyFrom(source)
+    cleaning.set_ir_version(model)
+    changes = cleaning.tidy(model)
+    notes: list[str] = []
+    if upgrade:
+        upgraded, notes = cleaning.upgrade_opset(model)
+        changes += upgraded
+        cleaning.name_nodes(model)
+        cleaning.tidy(model)
+    changes += cleaning.fold_constants(model)
+    if fuse:
+        changes += cleaning.fuse_batch_norms(model)
+    cleaning.set_ir_version(model)
+    cleaning.infer_shapes(model)
+    return model, changes, notes
+
+
+def _fix_shapes(model: onnx.ModelProto, batch: int, shapes: Mapping[str, tuple[int, ...]], path: Path) -> list[str]:
+    """Give every input fixed sides: from `shapes`, the batch from `batch`.
+
+    Raises:
+        ModelError: a side stays open, contradicts the model, or `shapes` names an input that is not there.
+    """
+    names = [value.name for value in model.graph.input]
+    if unknown := sorted(set(shapes) - set(names)):
+        raise ModelError(f"{path}: no input {', '.join(unknown)} to give a shape, it has {', '.join(names)}")
+    said = []
+    for value in model.graph.input:
+        declared = shape_of(value)
+        fixed = _fixed_shape(value, declared, batch, shapes.get(value.name), path)
+        if fixed != declared:
+            said.append(f"input {value.name}: {_sides(value, declared)} → {list(fixed)}")
+            _set_shape(value, fixed)
+    if said:
+        cleaning.forget_shapes(model.graph)
+    return said
+
+
+def _fixed_shape(
+    value: onnx.ValueInfoProto,
+    declared: tuple[int, ...] | None,
+    batch: int,
+    given: tuple[int, ...] | None,
+    path: Path,
+) -> tuple[int, ...]:
+    """The shape an input gets; see `_fix_shapes`. A side of 0 counts as open, as some exporters write it."""
+    what = f"{path}: input {value.name} has shape {_sides(value, declared)}"
+    if given is not None:
+        fits = declared is None or (
+            len(given) == len(declared)
+            and all(old in (UNKNOWN_SIDE, 0, new) for old, new in zip(declared, given, strict=True))
+        )
+        if not fits or min(given, default=1) < 1:
+            raise ModelError(f"{what}, {list(given)} was asked for; only open sides can be set, to 1 or more")
+        return given
+    if declared is None:
+        raise ModelError(f"{what}, expected fixed sides; give --shape {value.name}=1,3,HEIGHT,WIDTH")
+    shape = list(declared)
+    if shape and shape[0] < 1 and len(shape) != 3:
+        shape[0] = batch
+    if min(shape, default=1) < 1:
+        example = ",".join(str(side) if side > 0 else "SIZE" for side in shape)
+        raise ModelError(
+            f"{what}, expected fixed sides; give --shape {value.name}={example} with the size it was trained for, "
+            "or export it with that size"
+        )
+    if len(shape) == 4 and shape[0] != batch:
+        raise ModelError(f"{what}, expected batch {batch}; export it with batch {batch} or a dynamic batch")
+    return tuple(shape)
+
+
+def _set_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:
+    sides = value.type.tensor_type.shape
+    sides.ClearField("dim")
+    for side in shape:
+        sides.dim.add().dim_value = side
+
+
+def _sides(value: onnx.ValueInfoProto, declared: tuple[int, ...] | None) -> str:
+    """The declared shape as people know it, with the exporter's names for open sides."""
+    if declared is None:
+        return "(none)"
+    return f"[{', '.join(side.dim_param or str(side.dim_value or '?') for side in value.type.tensor_type.shape.dim)}]"
+
+
+def _tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
+    return TensorInfo(value.name, shape_of(value) or (), dtype_name(value.type.tensor_type.elem_type))
+
+
+def _random_feeds(model: onnx.ModelProto) -> Outputs:
+    """Floats in 0..1, bytes in 0..255, ones for integers (sizes and counts), from a fixed seed."""
+    generator = np.random.default_rng(0)
+    feeds: Outputs = {}
+    for value in model.graph.input:
+        tensor = _tensor_info(value)
+        if tensor.dtype.startswith("float"):
+            feeds[tensor.name] = generator.random(tensor.shape, np.float32).astype(tensor.dtype)
+        elif tensor.dtype == "uint8":
+            feeds[tensor.name] = generator.integers(0, 256, tensor.shape, np.uint8)
+        else:
+            feeds[tensor.name] = np.ones(tensor.shape, tensor.dtype)
+    return feeds
+
+
+def _run(model: onnx.ModelProto, feeds: Outputs) -> Outputs:
+    """Outputs of the model in ONNX Runtime, as copies.
+
+    Raises:
+        EngineError: ONNX Runtime refuses the model or fails.
+    """
+    engine = OnnxRuntimeEngine(model.SerializeToString(), threads=os.cpu_count() or 1)
+    try:
+        wanted = {tensor.name for tensor in engine.inputs}
+        return {name: value.copy() for name, value in engine.infer({n: feeds[n] for n in wanted}).items()}
+    finally:
+        engine.close()
+
+
+def _difference(expected: Outputs, model: onnx.ModelProto, feeds: Outputs) -> str | None:
+    """How the model's outputs differ from those expected, in words; None where they agree."""
+    try:
+        outputs = _run(model, feeds)
+    except EngineError as error:
+        return str(error)
+    for name, wanted in expected.items():
+        got = outputs[name]
+        if got.shape != wanted.shape or got.dtype != wanted.dtype:
+            return f"output {name} became {got.dtype} {list(got.shape)}, was {wanted.dtype} {list(wanted.shape)}"
+        tolerance = LARGEST_DIFFERENCE.get(wanted.dtype.name, 0.0)
+        finite = wanted[np.isfinite(wanted)]
+        largest = float(np.abs(finite.astype(np.float64)).max(initial=1.0))
+        if not np.allclose(got, wanted, rtol=0, atol=tolerance * largest, equal_nan=True):
+            return f"output {name} differs by more than {tolerance:g} of its largest value {largest:.3g}"
+    return None
