@@ -1,7 +1,7 @@
 """May this machine run that package? Every reason against it at once, each with what to do, before anything is opened.
 
 An engine that is opened on the wrong machine crashes, or worse: runs slower than it was measured. So the question is
-asked of files and version numbers only, and answered in full: a person at a vehicle wants to fix all of it in one visit.
+asked of files and version numbers only, and answered in full: a person at a vehicle wants to fix all in one visit.
 """
 
 from __future__ import annotations

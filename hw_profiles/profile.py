@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from hw_profiles.errors import ProfileError
 
@@ -36,6 +37,13 @@ class Quantity(_Strict):
     value: int | float
     unit: str
     source: str = Field(min_length=1)
+
+    @field_validator("value", mode="before")
+    @classmethod
+    def _is_a_number(cls, value: object) -> object:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"got {value!r}, expected a number")
+        return value
 
 
 def _quantity_in(unit: str, *, whole: bool = False) -> AfterValidator:
@@ -67,7 +75,6 @@ Threads = Annotated[Quantity, _quantity_in("threads", whole=True), _POSITIVE]
 Cores = Annotated[Quantity, _quantity_in("cores", whole=True)]
 Gibibytes = Annotated[Quantity, _quantity_in("GiB"), _POSITIVE]
 GigabytesPerSecond = Annotated[Quantity, _quantity_in("GB/s"), _POSITIVE]
-Watts = Annotated[Quantity, _quantity_in("W"), _POSITIVE]
 
 
 class CameraSet(_Strict):
@@ -135,21 +142,25 @@ class ModuleId(_Strict):
 
 
 class Gpu(_Strict):
-    """The GPU as its maker describes it."""
+    """The GPU as its maker describes it.
+
+    Attributes:
+        max_clock: at most, in the power mode of the profile.
+        memory: its own memory; absent where it shares the machine's.
+    """
 
     name: str
     compute_capability: Version
     cuda_cores: Cores | None = None
     max_clock: Megahertz | None = None
+    memory: Gibibytes | None = None
     source: str = Field(min_length=1)
 
 
 class PowerMode(_Strict):
-    """An nvpmodel power mode: its name and id on this module."""
+    """An nvpmodel power mode. Its id differs between modules and is looked up on the machine."""
 
     name: str
-    nvpmodel_id: int | None = None
-    limit: Watts | None = None
     source: str = Field(min_length=1)
 
 
@@ -279,10 +290,13 @@ class Profile(_Strict):
         """
         try:
             return cls.model_validate(yaml.load(text, Loader=_OnceLoader))
+        except yaml.MarkedYAMLError as error:
+            raise ProfileError(f"{where}: {_yaml_complaint(error)}; correct the YAML there") from error
         except yaml.YAMLError as error:
-            raise ProfileError(f"{where}: no YAML: {' '.join(str(error).split())}") from error
+            raise ProfileError(f"{where}: no YAML ({' '.join(str(error).split())}); write it as text") from error
         except ValidationError as error:
-            raise ProfileError(f"{where}: {_first_complaint(error)}; docs/profiles.md explains the fields") from error
+            complaints = "; ".join(_complaint(item) for item in error.errors())
+            raise ProfileError(f"{where}: {complaints}; docs/profiles.md explains the fields") from error
 
     def to_yaml(self) -> str:
         """The YAML document; reading it gives an equal profile."""
@@ -335,12 +349,28 @@ def _text_of(path: Path) -> str:
         raise ProfileError(f"{path}: byte {error.start} is no UTF-8; expected a profile in YAML") from error
 
 
-def _first_complaint(error: ValidationError) -> str:
-    first, *others = error.errors()
-    place = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ").replace("\n", " ")
-    more = f" (and {len(others)} more)" if others else ""
-    return f"{place}: {message}{more}" if place else f"{message}{more}"
+def _yaml_complaint(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return place + (error.problem or error.context or "no YAML")
+
+
+def _complaint(item: ErrorDetails) -> str:
+    """One complaint of pydantic as field, got, expected."""
+    place = ".".join(str(part) for part in item["loc"])
+    got = repr(item["input"])[:60]
+    match item["type"]:
+        case "missing":
+            words = "is missing"
+        case "extra_forbidden":
+            words = "is no field of a profile"
+        case "value_error":
+            words = item["msg"].removeprefix("Value error, ")
+        case "literal_error":
+            words = f"got {got}, expected {item['ctx']['expected']}"
+        case _:
+            words = f"got {got}, {item['msg'].replace('Input', 'it').replace('String', 'it')}"
+    return f"{place}: {words}" if place else words
 
 
 class _OnceLoader(yaml.SafeLoader):
@@ -359,12 +389,12 @@ class _OnceLoader(yaml.SafeLoader):
 
 
 class _LineDumper(yaml.SafeDumper):
-    """Writes a quantity, and every list of words, on one line."""
+    """Writes a fact with its source, and every list of words, on one line."""
 
 
-def _one_line_quantity(dumper: yaml.SafeDumper, mapping: dict[str, object]) -> yaml.MappingNode:
-    is_quantity = set(mapping) == {"value", "unit", "source"}
-    return dumper.represent_mapping("tag:yaml.org,2002:map", mapping, flow_style=is_quantity)
+def _one_line_fact(dumper: yaml.SafeDumper, mapping: dict[str, object]) -> yaml.MappingNode:
+    fact = "source" in mapping and not any(isinstance(value, dict | list) for value in mapping.values())
+    return dumper.represent_mapping("tag:yaml.org,2002:map", mapping, flow_style=fact)
 
 
 def _one_line_words(dumper: yaml.SafeDumper, items: list[object]) -> yaml.SequenceNode:
@@ -372,5 +402,5 @@ def _one_line_words(dumper: yaml.SafeDumper, items: list[object]) -> yaml.Sequen
     return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=words)
 
 
-_LineDumper.add_representer(dict, _one_line_quantity)
+_LineDumper.add_representer(dict, _one_line_fact)
 _LineDumper.add_representer(list, _one_line_words)
