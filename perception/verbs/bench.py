@@ -28,7 +28,9 @@ from perception.verbs.recordings import (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See `perception.cli.VerbModule`."""
     add_recording_arguments(parser)
-    parser.add_argument("--samples", type=positive, default=1000, metavar="N", help="times each side is timed (default 1000)")
+    parser.add_argument(
+        "--samples", type=positive, default=1000, metavar="N", help="times each side is timed (default 1000)"
+    )
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:

@@ -6,20 +6,41 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
+from perception.cli import EXIT_FAILED, EXIT_PASSED
+from perception.errors import SourceError
 from perception.package import EnginePackage, open_package
-from perception.pipeline import Status
+from perception.pipeline import Pipeline, Status, open_pipeline
 from perception.release_client import verify_release
-from perception.runtime import Tally
+from perception.runtime import OnFrame, Tally
+from perception.sinks.sink import Sink
 from perception.sources.source import FrameSource
 from perception.sources.table import open_source
 from perception.terminal import Terminal
 
 
+class Loop(Protocol):
+    """`perception.runtime.replay`, or `run` with its speed."""
+
+    def __call__(
+        self,
+        pipeline: Pipeline,
+        source: FrameSource,
+        *,
+        sinks: Sequence[Sink],
+        on_frame: OnFrame,
+        limit: int | None,
+    ) -> Tally:
+        """Take the frames of `source` through `pipeline`."""
+
+
 def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what every verb that runs frames needs."""
     parser.add_argument("package", type=Path, help="engine package folder, or a release folder with --require-release")
-    parser.add_argument("recording", type=Path, help="video file, picture folder, KITTI raw drive, or drive.yaml folder")
+    parser.add_argument(
+        "recording", type=Path, help="video file, picture folder, KITTI raw drive, or drive.yaml folder"
+    )
     parser.add_argument("--camera", action="append", default=[], metavar="ID", help="only this camera; may be repeated")
     parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames (default: all)")
     parser.add_argument("--score", type=fraction, metavar="S", help="report detections from this score on, 0..1")
@@ -122,7 +143,9 @@ def _exit_code(tally: Tally, terminal: Terminal, *, max_late: float | None) -> i
     share = 1 - tally.count(Status.ON_TIME) / frames
     if max_late is None or share <= max_late:
         return EXIT_PASSED
-    terminal.say(f"[red]FAILED[/] {share:.3%} of {frames} frames came late or were skipped, --max-late allows {max_late:.3%}")
+    terminal.say(
+        f"[red]FAILED[/] {share:.3%} of {frames} frames came late or were skipped, --max-late allows {max_late:.3%}"
+    )
     return EXIT_FAILED
 
 

@@ -12,7 +12,6 @@ it delayed.
 from __future__ import annotations
 
 import argparse
-
 from functools import partial
 
 from perception import runtime

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from perception.cli import VERBS, main
+from tests.perception.builders import null_package
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of six grey pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for index in range(6):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((48, 64, 3), 40 * index, np.uint8))
+    return folder
+
+
+def test_no_words_show_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([])
+    shown = capsys.readouterr().out
+    assert left.value.code == 0
+    assert all(name in shown for name in VERBS)
+
+
+def test_an_unknown_verb_is_misuse(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["fly"])
+    assert left.value.code == 2
+    assert "invalid choice: 'fly'" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(tmp_path / "nothing"), str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("tollgate replay: ")
+    assert "no engine package" in captured.err
+
+
+def test_replay_reports_every_frame_as_json(tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package = null_package(tmp_path / "package")
+    assert main(["replay", str(tmp_path / "package"), str(pictures), "--json", "--quiet"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["package"] == package.sha256
+    assert sum(sum(statuses.values()) for statuses in answer["frames"].values()) == 6
+    assert answer["latency_ms"]["total"]["samples"] == 6
+
+
+@pytest.mark.parametrize(("allowed", "code"), [("0.5", 1), ("1", 0)])
+def test_too_many_late_frames_fail_the_replay(tmp_path: Path, pictures: Path, allowed: str, code: int) -> None:
+    null_package(tmp_path / "package", service_ms=40)
+    words = ["replay", str(tmp_path / "package"), str(pictures), "--quiet", "--max-late", allowed]
+    assert main(words) == code
+
+
+def test_a_package_that_is_no_release_is_not_opened_where_one_is_required(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    null_package(tmp_path / "package")
+    key = tmp_path / "key.pub"
+    key.write_text("no key")
+    assert main(["replay", str(tmp_path / "package"), str(pictures), "--require-release", str(key)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_bench_prints_both_sides_with_their_samples(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    null_package(tmp_path / "package", service_ms=0.5)
+    assert main(["bench", str(tmp_path / "package"), str(pictures), "--samples", "30", "--json", "--quiet"]) == 0
+    sides = json.loads(capsys.readouterr().out)["latency"]
+    assert {name: side["samples"] for name, side in sides.items()} == {"engine alone": 30, "whole pipeline": 30}
+    assert all(side["p99_ms"] is None for side in sides.values())
+
+
+def test_run_at_the_cameras_pace_takes_as_long_as_the_recording(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six pictures at 10 Hz, twice as fast: the last is due after 0.25 s."""
+    null_package(tmp_path / "package")
+    words = ["run", str(tmp_path / "package"), str(pictures), "--speed", "2", "--json", "--quiet"]
+    assert main(words) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert sum(sum(statuses.values()) for statuses in answer["frames"].values()) == 6
+
+
+def test_a_vehicle_without_the_factory_says_what_brings_the_verb(tmp_path: Path) -> None:
+    """A fresh interpreter that cannot find the factory's packages: fewer verbs, a sentence, no traceback."""
+    program = (
+        "import sys, importlib.util as u; real = u.find_spec\n"
+        "import perception.cli as cli\n"
+        "cli.find_spec = lambda name: None if name in ('compile', 'safety_gates') else real(name)\n"
+        "sys.exit(cli.main(['compile', 'model.onnx']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "this installation has no compile" in done.stderr
+    assert "Traceback" not in done.stderr
