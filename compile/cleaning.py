@@ -374,7 +374,9 @@ def _fusable(conv: onnx.NodeProto, norm: onnx.NodeProto, arrays: Mapping[str, ND
     plain = conv.op_type == "Conv" or (conv.op_type == "ConvTranspose" and attribute_of(conv, "group", 1) == 1)
     if not plain or attribute_of(norm, "training_mode", 0) or len([name for name in norm.output if name]) > 1:
         return False
-    return all(name in arrays for name in (*norm.input[1:], *conv.input[1:]) if name)
+    if not all(name in arrays for name in (*norm.input[1:], *conv.input[1:]) if name):
+        return False
+    return bool((arrays[norm.input[4]] + attribute_of(norm, "epsilon", 1e-5) > 0).all())
 
 
 def _fuse(

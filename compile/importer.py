@@ -7,6 +7,7 @@ random input, and the most ambitious cleaning whose outputs agree is taken; what
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,10 +79,12 @@ def _import(path: Path, batch: int, shapes: Mapping[str, tuple[int, ...]]) -> Im
     source_opset = model_checks.opset_of(source)
     model_checks.check_versions(source, path)
     changes = cleaning.drop_foreign_parts(source) + cleaning.name_nodes(source)
-    _check(source, path)
+    model_checks.check_operators(source, path)
+    model_checks.check_weights(source, path)
     changes += cleaning.drop_initializer_inputs(source)
     model_checks.check_interface(source.graph, path)
     changes += _fix_shapes(source, batch, shapes, path)
+    _know_shapes(source, path)
     model, cleaned, notes = _clean(source, path)
     return ImportedModel(
         model=model,
@@ -96,22 +99,15 @@ def _import(path: Path, batch: int, shapes: Mapping[str, tuple[int, ...]]) -> Im
     )
 
 
-def _check(model: onnx.ModelProto, path: Path) -> None:
-    model_checks.check_operators(model, path)
-    model_checks.check_weights(model, path)
-    model_checks.check_structure(model, path)
-
-
 def _clean(source: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, list[str], list[str]]:
     """The most ambitious cleaning that provably computes the same; returns it with changes and notes.
 
     Raises:
         ModelError: ONNX Runtime cannot run the model as it came, or even tidying it changes its outputs.
     """
-    reference = _reference_model(source, path)
-    feeds = _random_feeds(reference)
+    feeds = _random_feeds(source)
     try:
-        expected = _run(reference, feeds)
+        expected = _run(source, feeds)
     except EngineError as error:
         raise ModelError(f"{path}: {error}; export it again, or with another opset_version") from error
     notes: list[str] = []
@@ -129,13 +125,19 @@ def _clean(source: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, list[s
     raise ModelError(f"{path}: {'; '.join(notes)}; export it again with opset_version=17")
 
 
-def _reference_model(source: onnx.ModelProto, path: Path) -> onnx.ModelProto:
-    """The model as it came, with its shapes fixed and known, to compare with."""
-    reference = onnx.ModelProto()
-    reference.CopyFrom(source)
-    cleaning.infer_shapes(reference)
-    model_checks.check_sizes(reference.graph, path)
-    return reference
+def _know_shapes(source: onnx.ModelProto, path: Path) -> None:
+    """Infer every shape that can be known, and refuse graphs that break the standard.
+
+    Raises:
+        ModelError: they contradict each other, are absurdly large, or the graph breaks the ONNX standard.
+    """
+    try:
+        cleaning.infer_shapes(source)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{path}: its shapes contradict each other ({reason}); export it again") from error
+    model_checks.check_sizes(source.graph, path)
+    model_checks.check_structure(source, path)
 
 
 def _cleaned_copy(
@@ -171,47 +173,55 @@ def _fix_shapes(model: onnx.ModelProto, batch: int, shapes: Mapping[str, tuple[i
         raise ModelError(f"{path}: no input {', '.join(unknown)} to give a shape, it has {', '.join(names)}")
     said = []
     for value in model.graph.input:
-        declared = shape_of(value)
-        fixed = _fixed_shape(value, declared, batch, shapes.get(value.name), path)
-        if fixed != declared:
-            said.append(f"input {value.name}: {_sides(value, declared)} → {list(fixed)}")
-            _set_shape(value, fixed)
+        before = _sides(value)
+        where = f"{path}: input {value.name} has shape {before}"
+        if value.name in shapes:
+            after = _asked_shape(shape_of(value), shapes[value.name], where)
+        else:
+            after = _own_shape(value, batch, where, trained_side_px=_trained_sides(model))
+        if after != shape_of(value):
+            _set_shape(value, after)
+            said.append(f"input {value.name}: {before} → {list(after)}")
     if said:
         cleaning.forget_shapes(model.graph)
     return said
 
 
-def _fixed_shape(
-    value: onnx.ValueInfoProto,
-    declared: tuple[int, ...] | None,
-    batch: int,
-    given: tuple[int, ...] | None,
-    path: Path,
+def _asked_shape(declared: tuple[int, ...] | None, asked: tuple[int, ...], where: str) -> tuple[int, ...]:
+    """What the caller asks for, where the model leaves it open. A side of 0 is open too: some exporters write it."""
+    same_rank = declared is None or len(asked) == len(declared)
+    fits = same_rank and all(old in (UNKNOWN_SIDE, 0, new) for old, new in zip(declared or (), asked, strict=False))
+    if not fits or min(asked, default=1) < 1:
+        raise ModelError(f"{where}, {list(asked)} was asked for; only open sides can be set, to 1 or more")
+    return asked
+
+
+def _own_shape(
+    value: onnx.ValueInfoProto, batch: int, where: str, *, trained_side_px: tuple[str, ...]
 ) -> tuple[int, ...]:
-    """The shape an input gets; see `_fix_shapes`. A side of 0 counts as open, as some exporters write it."""
-    what = f"{path}: input {value.name} has shape {_sides(value, declared)}"
-    if given is not None:
-        fits = declared is None or (
-            len(given) == len(declared)
-            and all(old in (UNKNOWN_SIDE, 0, new) for old, new in zip(declared, given, strict=True))
-        )
-        if not fits or min(given, default=1) < 1:
-            raise ModelError(f"{what}, {list(given)} was asked for; only open sides can be set, to 1 or more")
-        return given
+    """The declared shape with its batch fixed; every other side must be fixed already."""
+    declared = shape_of(value)
     if declared is None:
-        raise ModelError(f"{what}, expected fixed sides; give --shape {value.name}=1,3,HEIGHT,WIDTH")
+        raise ModelError(f"{where}, expected fixed sides; give --shape {value.name}=1,3,HEIGHT,WIDTH")
     shape = list(declared)
     if shape and shape[0] < 1 and len(shape) != 3:
         shape[0] = batch
     if min(shape, default=1) < 1:
-        example = ",".join(str(side) if side > 0 else "SIZE" for side in shape)
+        sides = iter((*trained_side_px, *["SIZE"] * len(shape)))
+        example = ",".join(str(side) if side > 0 else next(sides) for side in shape)
         raise ModelError(
-            f"{what}, expected fixed sides; give --shape {value.name}={example} with the size it was trained for, "
+            f"{where}, expected fixed sides; give --shape {value.name}={example} with the size it was trained for, "
             "or export it with that size"
         )
     if len(shape) == 4 and shape[0] != batch:
-        raise ModelError(f"{what}, expected batch {batch}; export it with batch {batch} or a dynamic batch")
+        raise ModelError(f"{where}, expected batch {batch}; export it with batch {batch} or a dynamic batch")
     return tuple(shape)
+
+
+def _trained_sides(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Height and width that the exporter noted as `imgsz` in the metadata; empty where it did not."""
+    noted = next((entry.value for entry in model.metadata_props if entry.key == "imgsz"), "")
+    return tuple(re.findall(r"\d+", noted))[:2]
 
 
 def _set_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:
@@ -221,9 +231,9 @@ def _set_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:
         sides.dim.add().dim_value = side
 
 
-def _sides(value: onnx.ValueInfoProto, declared: tuple[int, ...] | None) -> str:
+def _sides(value: onnx.ValueInfoProto) -> str:
     """The declared shape as people know it, with the exporter's names for open sides."""
-    if declared is None:
+    if shape_of(value) is None:
         return "(none)"
     return f"[{', '.join(side.dim_param or str(side.dim_value or '?') for side in value.type.tensor_type.shape.dim)}]"
 

@@ -67,6 +67,8 @@ def check_operators(model: onnx.ModelProto, path: Path) -> None:
                 f"{path}: {label(node)} is no operator of opset {opset}; export the model without plugins, "
                 "or with a newer opset_version"
             )
+        if not all(_is_text(attribute.s) for attribute in node.attribute):
+            raise ModelError(f"{path}: {label(node)} has an attribute that is no UTF-8 text; the file is damaged")
 
 
 def check_interface(graph: onnx.GraphProto, path: Path) -> None:
@@ -142,6 +144,14 @@ def notes_on(graph: onnx.GraphProto) -> tuple[str, ...]:
     if quantized:
         notes.append(f"already quantized ({quantized} quantizing nodes): give the float model to let compile choose")
     return tuple(notes)
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _array_of(tensor: onnx.TensorProto, path: Path) -> NDArray[np.generic]:

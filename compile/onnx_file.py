@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from compile.onnx_graph import all_graphs
 from perception.errors import ModelError
@@ -127,7 +128,20 @@ def _parse(content: bytes, path: Path) -> onnx.ModelProto:
         raise ModelError(f"{damaged}, protobuf cannot read them); export or download it again") from error
     if not model.HasField("graph") or not model.graph.node or not model.graph.output:
         raise ModelError(f"{damaged}, with no graph of nodes and outputs); export or download it again")
+    if not _all_text_is_text(model):
+        raise ModelError(f"{damaged}, with names that are no UTF-8 text); export or download it again")
     return model
+
+
+def _all_text_is_text(message: Message) -> bool:
+    """Whether every string in the message is one; protobuf hands out bytes where a string is broken."""
+    for field, value in message.ListFields():
+        several = value if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else (value,)
+        if field.type == FieldDescriptor.TYPE_STRING and not all(isinstance(text, str) for text in several):
+            return False
+        if field.type == FieldDescriptor.TYPE_MESSAGE and not all(_all_text_is_text(part) for part in several):
+            return False
+    return True
 
 
 def _external_files(model: onnx.ModelProto, path: Path) -> dict[str, Path]:
