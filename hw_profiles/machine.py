@@ -35,6 +35,8 @@ CPU_FEATURES = {
 }
 INT8_FEATURES = ("avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
 
+_RECORDED_PYTHON = "lib/python3.1[0-9]/*-packages"  # those this project runs on: JetPack 5 has 3.8
+
 # Arm's number for a core design. Source: Linux, arch/arm64/include/asm/cputype.h.
 _ARM_CORES = {
     "0xd03": "Cortex-A53",
@@ -246,9 +248,7 @@ def _python_version(root: Path, *names: str) -> str | None:
         if root == THIS_MACHINE:
             found = metadata.distributions(name=name)
         else:
-            folders = entries_of(root / "usr", "lib/python3*/dist-packages") + entries_of(
-                root / "usr/local", "lib/python3*/*-packages"
-            )
+            folders = entries_of(root / "usr", _RECORDED_PYTHON) + entries_of(root / "usr/local", _RECORDED_PYTHON)
             found = metadata.distributions(name=name, path=[str(folder) for folder in folders])
         for distribution in found:
             return distribution.version

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from hw_profiles.errors import PreflightError
 from hw_profiles.machine import Machine
-from hw_profiles.profile import BYTES_PER_GIB, Profile, load_profile, profile_names, version_key
+from hw_profiles.profile import BYTES_PER_GIB, Profile, version_key
 
 OLDEST_ONNXRUNTIME = "1.18"
 # Kernel, firmware and carve-outs keep part of a module's memory: CUDA sees 14.1 GiB of an Orin NX 16GB on JetPack 5.
@@ -51,6 +51,8 @@ def check(profile: Profile, machine: Machine, requires: Mapping[str, str] = _NOT
 def reasons_against(profile: Profile, machine: Machine, requires: Mapping[str, str] = _NOTHING) -> tuple[Reason, ...]:
     """Everything that stands against running a package on a machine; empty when nothing does.
 
+    Memory, power mode and libraries are asked of the right hardware only: on another they are another's.
+
     Args:
         profile: the machine it was built for.
         machine: the machine it shall run on.
@@ -58,15 +60,17 @@ def reasons_against(profile: Profile, machine: Machine, requires: Mapping[str, s
             the release named (`10.3` by any 10.3.x) or, written `>=1.18`, by any from there on. An unknown key stands
             against it: what is not understood cannot be promised.
     """
-    reasons = [reason for examine in _EXAMINATIONS for reason in examine(profile, machine)]
+    reasons = list(hardware_against(profile, machine))
+    if not reasons:
+        reasons = [reason for examine in _SETTINGS for reason in examine(profile, machine)]
     for key, wanted in requires.items():
         reasons.extend(REQUIREMENTS.get(key, _unknown_requirement(key))(machine, wanted))
     return tuple(dict.fromkeys(reasons))
 
 
-def satisfied_names(machine: Machine) -> tuple[str, ...]:
-    """Shipped profiles that this machine satisfies."""
-    return tuple(name for name in profile_names() if not reasons_against(load_profile(name), machine))
+def hardware_against(profile: Profile, machine: Machine) -> tuple[Reason, ...]:
+    """Reasons that no setting and no installation can remove: it is another machine."""
+    return tuple(reason for examine in _HARDWARE for reason in examine(profile, machine))
 
 
 def version_meets(got: str, wanted: str) -> bool:
@@ -86,16 +90,16 @@ def _module(profile: Profile, machine: Machine) -> Iterator[Reason]:
         return
     seen = machine.jetson.module if machine.jetson else None
     if seen not in profile.module.numbers:
-        got = seen or (machine.board if machine.jetson is None else "a module the device tree does not name")
+        got = seen or ("a module that the device tree does not name" if machine.jetson else "no Jetson")
         yield Reason("module", got, " or ".join(profile.module.numbers), f"run on a {profile.board}")
 
 
 def _memory(profile: Profile, machine: Machine) -> Iterator[Reason]:
     nominal, seen = profile.memory_bytes, machine.memory_bytes
     if nominal is not None and (seen is None or seen < VISIBLE_SHARE * nominal):
-        expected = f"{nominal / BYTES_PER_GIB:.0f} GiB (at least {VISIBLE_SHARE:.0%} of it visible)"
+        expected = f"at least {VISIBLE_SHARE * nominal / BYTES_PER_GIB:.1f} GiB"
         got = "an unknown amount" if seen is None else f"{seen / BYTES_PER_GIB:.1f} GiB"
-        yield Reason("memory", got, expected, "run on a module with that memory, or give the container all of it")
+        yield Reason("memory", got, expected, "run on a machine with that much memory")
 
 
 def _threads(profile: Profile, machine: Machine) -> Iterator[Reason]:
@@ -111,7 +115,7 @@ def _power_mode(profile: Profile, machine: Machine) -> Iterator[Reason]:
     wanted, jetson = profile.power_mode, machine.jetson
     if wanted is None or (jetson and jetson.power_mode and _same_mode(jetson.power_mode, wanted)):
         return
-    got = (jetson.power_mode if jetson else None) or "none set"
+    got = (jetson.power_mode if jetson else None) or "unknown"
     yield Reason("power mode", got, wanted, _power_mode_remedy(wanted, machine))
 
 
@@ -121,7 +125,7 @@ def _power_mode_remedy(wanted: str, machine: Machine) -> str:
         if _same_mode(name, wanted):
             return f"run: sudo nvpmodel -m {number}"
     if not modes:
-        return "only a Jetson with /etc/nvpmodel.conf has this power mode"
+        return "install nvidia-l4t-nvpmodel, whose /etc/nvpmodel.conf names the power modes"
     offered = ", ".join(name for _, name in modes)
     return f"this installation offers {offered} only; flash a JetPack and board configuration with {wanted}"
 
@@ -131,14 +135,15 @@ def _same_mode(first: str, second: str) -> bool:
 
 
 def _gpu(profile: Profile, machine: Machine) -> Iterator[Reason]:
-    if profile.gpu is None:
+    if profile.gpu is None or profile.module is not None:  # a module has one GPU
         return
     if machine.gpu is None:
         yield Reason("GPU", "none", profile.gpu.name, "run where NVIDIA's driver sees this GPU (nvidia-smi lists it)")
         return
-    if profile.module is None and not machine.gpu.name.startswith(profile.gpu.name):
+    if not machine.gpu.name.startswith(profile.gpu.name):
         remedy = "budgets were set for that GPU; write a profile for this one (docs/profiles.md)"
         yield Reason("GPU", machine.gpu.name, profile.gpu.name, remedy)
+        return
     yield from _capability_is(machine, profile.gpu.compute_capability)
 
 
@@ -168,7 +173,10 @@ def _engine_kind_is(machine: Machine, wanted: str) -> Iterator[Reason]:
 def _no_tensorrt(machine: Machine, expected: str) -> Reason:
     if machine.libraries.tensorrt_library is not None:
         got = f"the library {machine.libraries.tensorrt_library} without Python"
-        return Reason("TensorRT", got, expected, "make the environment with: python3 -m venv --system-site-packages")
+        remedy = "make the environment with: python3 -m venv --system-site-packages"
+        if machine.jetson and (machine.jetson.l4t or "").startswith("35."):
+            remedy = "JetPack 5 has it for Python 3.8 only: install JetPack 6 or newer, or build it for this Python"
+        return Reason("TensorRT", got, expected, remedy)
     remedy = "run: sudo apt install nvidia-jetpack" if machine.jetson else "run: pip install 'tollgate[tensorrt]'"
     return Reason("TensorRT", "none", expected, remedy)
 
@@ -176,14 +184,16 @@ def _no_tensorrt(machine: Machine, expected: str) -> Reason:
 def _arch_is(machine: Machine, wanted: str) -> Iterator[Reason]:
     if machine.cpu.arch != wanted:
         yield Reason(
-            "CPU architecture", machine.cpu.arch, wanted, f"run on a {wanted} machine, or compile for this one"
+            "CPU architecture", machine.cpu.arch, wanted, f"run on {wanted}, or compile for {machine.cpu.arch}"
         )
 
 
 def _capability_is(machine: Machine, wanted: str) -> Iterator[Reason]:
     seen = machine.gpu.compute_capability if machine.gpu else None
     if seen != wanted:
-        remedy = "engines are built for one GPU generation: compile on this machine, with a profile for it"
+        remedy = "an engine fits one GPU generation: compile on this machine, with a profile for it"
+        if seen is None:
+            remedy = "install NVIDIA's driver with its library libnvidia-ml.so.1, which tells it"
         yield Reason("compute capability", seen or "unknown", wanted, remedy)
 
 
@@ -191,16 +201,20 @@ def _onnxruntime_is(machine: Machine, wanted: str) -> Iterator[Reason]:
     seen = machine.libraries.onnxruntime
     if seen is None or not version_meets(seen, wanted):
         specifier = wanted if wanted.startswith(">=") else f"=={wanted}"
-        yield Reason("ONNX Runtime", seen or "none", wanted, f"run: pip install 'onnxruntime{specifier}'")
+        yield Reason("ONNX Runtime", seen or "none", _in_words(wanted), f"run: pip install 'onnxruntime{specifier}'")
+
+
+def _in_words(wanted: str) -> str:
+    return f"{wanted[2:]} or newer" if wanted.startswith(">=") else wanted
 
 
 def _tensorrt_is(machine: Machine, wanted: str) -> Iterator[Reason]:
     seen = machine.libraries.tensorrt
     if seen is None:
-        yield _no_tensorrt(machine, wanted)
+        yield _no_tensorrt(machine, _in_words(wanted))
     elif not version_meets(seen, wanted):
         remedy = "a TensorRT engine opens only in the release that built it: compile again on this machine"
-        yield Reason("TensorRT", seen, wanted, remedy)
+        yield Reason("TensorRT", seen, _in_words(wanted), remedy)
 
 
 def _cpu_features_are(machine: Machine, wanted: str) -> Iterator[Reason]:
@@ -219,13 +233,11 @@ def _unknown_requirement(key: str) -> Callable[[Machine, str], Iterator[Reason]]
     return examine
 
 
-_EXAMINATIONS: tuple[Callable[[Profile, Machine], Iterator[Reason]], ...] = (
-    _architecture,
-    _module,
+_HARDWARE: tuple[Callable[[Profile, Machine], Iterator[Reason]], ...] = (_architecture, _module, _gpu)
+_SETTINGS: tuple[Callable[[Profile, Machine], Iterator[Reason]], ...] = (
     _memory,
     _threads,
     _power_mode,
-    _gpu,
     _library,
 )
 

@@ -1,8 +1,8 @@
 """How this machine is while it runs: clocks, temperature, throttling, memory, power.
 
 `sample` is meant to be called beside every batch of measurements: it reads a handful of kernel files whose places were
-found once, and None stands for everything the machine does not tell. Power is read where the board measures it (INA3221 or
-INA238 on a Jetson, the driver on a discrete GPU) or is the difference of two counters (RAPL on x86): `power_between`.
+found once, and None stands for everything the machine does not tell. Power is read where the board measures it (INA3221
+or INA238 on a Jetson, the driver on a discrete GPU); on x86 it is the difference of two RAPL counters: `power_between`.
 """
 
 from __future__ import annotations

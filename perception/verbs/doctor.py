@@ -13,14 +13,14 @@ Every reason against a profile comes with what to do about it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.markup import escape
 
 from hw_profiles.machine import CPU_FEATURES, INT8_FEATURES, THIS_MACHINE, Machine, read_machine
-from hw_profiles.preflight import Reason, reasons_against
+from hw_profiles.preflight import Reason, hardware_against, reasons_against
 from hw_profiles.profile import BYTES_PER_GIB, Profile, load_profile, profile_names
 from hw_profiles.telemetry import Telemetry, sample
 from perception.terminal import Terminal
@@ -28,7 +28,7 @@ from perception.terminal import Terminal
 SATISFIED, NOT_SATISFIED = 0, 1
 ENGINES = {"onnxrt": "ONNX Runtime", "tensorrt": "TensorRT"}
 
-Findings = Mapping[Profile, tuple[Reason, ...]]
+Findings = Mapping[str, tuple[Reason, ...]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,20 +43,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """See `perception.cli.VerbModule`."""
-    names = profile_names() if arguments.profile is None else (arguments.profile,)
     machine, now = read_machine(arguments.root), sample(arguments.root)
-    findings = {profile: reasons_against(profile, machine) for profile in map(load_profile, names)}
+    profiles = _nearest_first(profile_names() if arguments.profile is None else (arguments.profile,), machine)
+    findings = {profile.name: reasons_against(profile, machine) for profile in profiles}
     _show_machine(machine, now, terminal)
-    _show_profiles(findings, terminal)
-    _show_reasons(findings, terminal)
+    if arguments.profile is not None:
+        _show_demands(profiles[0], terminal)
+    _show_findings(findings, terminal)
     terminal.result(_document(machine, now, findings))
     refused = arguments.profile is not None and any(findings.values())
     return NOT_SATISFIED if refused else SATISFIED
 
 
+def _nearest_first(names: Iterable[str], machine: Machine) -> list[Profile]:
+    """Satisfied profiles, then those that want a setting or an installation, then those of other hardware."""
+
+    def distance(profile: Profile) -> tuple[bool, bool]:
+        return bool(hardware_against(profile, machine)), bool(reasons_against(profile, machine))
+
+    return sorted(map(load_profile, names), key=distance)
+
+
 def _show_machine(machine: Machine, now: Telemetry, terminal: Terminal) -> None:
     rows = {
-        "board": _board(machine),
+        "module": _module(machine),
         "CPU": _cpu(machine),
         "INT8 on CPU": _int8(machine),
         "CPU clock": _clock(machine),
@@ -66,41 +76,41 @@ def _show_machine(machine: Machine, now: Telemetry, terminal: Terminal) -> None:
         "libraries": _libraries(machine),
         "now": _now(now),
     }
-    shown = [(f"[dim]{name}[/]", escape(text)) for name, text in rows.items() if text]
-    terminal.table("This machine", ("", ""), shown)
+    shown = [(name, escape(text)) for name, text in rows.items() if text]
+    terminal.table("", ("This machine", escape(machine.board)), shown)
 
 
-def _show_profiles(findings: Findings, terminal: Terminal) -> None:
-    rows = [(_verdict(reasons), profile.name, *_demands(profile)) for profile, reasons in findings.items()]
-    header = ("", "profile", "engine", "cameras", "deadline", "built for")
-    terminal.table("\nProfiles", header, sorted(rows, key=lambda row: "✗" in row[0]))
+def _show_demands(profile: Profile, terminal: Terminal) -> None:
+    cameras, budget = profile.cameras, profile.budget
+    rows = [
+        ("engine", f"{ENGINES[profile.engine_kind]}, {' or '.join(profile.precisions)}"),
+        ("cameras", f"{cameras.count} of {cameras.width_px}×{cameras.height_px} at {cameras.rate_hz:g} Hz"),
+        ("deadline", f"{profile.deadline_ms:g} ms from capture to result"),
+        ("budget", f"{budget.preprocess_ms:g} + {budget.infer_ms:g} + {budget.postprocess_ms:g} ms"),
+    ]
+    rows += [("power mode", profile.power_mode)] if profile.power_mode else []
+    terminal.say("")
+    terminal.table("", (f"Profile {profile.name}", escape(profile.board)), rows)
 
 
-def _show_reasons(findings: Findings, terminal: Terminal) -> None:
-    for profile, reasons in findings.items():
-        if reasons:
-            rows = [tuple(escape(text) for text in asdict(reason).values()) for reason in reasons]
-            terminal.table(f"\nAgainst {profile.name}", ("what", "found", "expected", "what to do"), rows)
+def _show_findings(findings: Findings, terminal: Terminal) -> None:
+    rows = []
+    for name, reasons in findings.items():
+        if not reasons:
+            rows.append((f"[green]✓[/] {name}", "nothing", ""))
+        for number, reason in enumerate(reasons):
+            against = f"{reason.what}: {reason.got}, needs {reason.expected}"
+            rows.append((f"[red]✗[/] {name}" if number == 0 else "", escape(against), escape(reason.remedy)))
+    terminal.say("")
+    terminal.table("", ("Profile", "what stands against it", "what to do"), rows)
 
 
-def _verdict(reasons: tuple[Reason, ...]) -> str:
-    if not reasons:
-        return "[green]✓ satisfied[/]"
-    return f"[red]✗[/] {len(reasons)} reason{'s' if len(reasons) > 1 else ''}"
-
-
-def _demands(profile: Profile) -> tuple[str, str, str, str]:
-    cameras = profile.cameras
-    picture = f"{cameras.count} × {cameras.width_px}×{cameras.height_px}, {cameras.rate_hz:g} Hz"
-    return ENGINES[profile.engine_kind], picture, f"{profile.deadline_ms:g} ms", escape(profile.board)
-
-
-def _board(machine: Machine) -> str:
+def _module(machine: Machine) -> str:
     jetson = machine.jetson
     if jetson is None:
-        return machine.board
-    software = f"JetPack {jetson.jetpack}" if jetson.jetpack else "JetPack unknown"
-    return f"{machine.board}, module {jetson.module or 'unknown'}, {software} (Jetson Linux {jetson.l4t or 'unknown'})"
+        return ""
+    software = f"JetPack {jetson.jetpack or 'unknown'}, Jetson Linux {jetson.l4t or 'unknown'}"
+    return f"{jetson.module or 'unknown'}, {jetson.chip}, {software}"
 
 
 def _cpu(machine: Machine) -> str:
@@ -174,7 +184,7 @@ def _document(machine: Machine, now: Telemetry, findings: Findings) -> dict[str,
         "machine": machine.document(),
         "now": asdict(now),
         "profiles": {
-            profile.name: {"satisfied": not reasons, "reasons": [asdict(reason) for reason in reasons]}
-            for profile, reasons in findings.items()
+            name: {"satisfied": not reasons, "reasons": [asdict(reason) for reason in reasons]}
+            for name, reasons in findings.items()
         },
     }
