@@ -128,18 +128,19 @@ def read_public_key(path: Path) -> SSlibKey:
     return SSlibKey.from_crypto(key)
 
 
-def verify_release(folder: Path, public_key: SSlibKey) -> VerifiedRelease:
+def verify_release(folder: Path, public_key: Path | SSlibKey) -> VerifiedRelease:
     """Apply the rules of this module's docstring.
 
     Args:
         folder: the release.
-        public_key: whom this vehicle trusts, from `read_public_key`.
+        public_key: whom this vehicle trusts: a PEM file, or the key.
 
     Raises:
         VerificationError: the first rule that is broken; nothing was changed.
     """
+    key = read_public_key(public_key) if isinstance(public_key, Path) else public_key
     _refuse_other_files(folder)
-    payload = _signed_payload(folder / STATEMENT, public_key)
+    payload = _signed_payload(folder / STATEMENT, key)
     statement = _passed_statement(payload, folder / STATEMENT)
     signed = _digests_by_name(statement.subject, folder / STATEMENT)
     _compare_package(folder / PACKAGE, signed)
@@ -148,7 +149,7 @@ def verify_release(folder: Path, public_key: SSlibKey) -> VerifiedRelease:
         folder=folder,
         package=_opened(folder / PACKAGE, signed),
         claims=statement.predicate.passed_tests,
-        key_id=public_key.keyid,
+        key_id=key.keyid,
         statement_sha256=sha256_of_bytes(payload),
     )
 

@@ -265,6 +265,7 @@ def test_a_public_key_is_read_from_pem(factory):
     path = factory.folder / "key.pub"
     path.write_bytes(factory.public_key._crypto_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     assert read_public_key(path).keyid == factory.public_key.keyid
+    assert verify_release(factory.release(), path).key_id == factory.public_key.keyid
 
 
 def test_a_key_that_is_missing_or_of_another_kind_is_refused(factory):

@@ -1,0 +1,315 @@
+"""Evidence: a measurement as a file, bound by digest to what was measured, on what, with what.
+
+A shelf is a folder of `<sha256>.json` files, each named after its own digest, with arrays beside them in
+`<sha256>.npz`. Evidence is re-used where everything it is bound to is equal; otherwise the shelf says what differs.
+Reading compares every digest: damaged evidence, or evidence of another package, profile, machine or recording, is
+refused with the reason.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from perception.errors import EvidenceError, LabelError, SourceError
+from perception.files import json_bytes, sha256_of_bytes, sha256_of_file, write_atomically
+from perception.model_spec import one_line
+from perception.package import EnginePackage
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ArrayMap = Mapping[str, NDArray[np.generic]]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Subject(_Strict):
+    """The package that was measured: its bytes, its engine's bytes, and the profile it was built for."""
+
+    name: str
+    package_sha256: Sha256
+    engine_sha256: Sha256
+    profile: str
+
+    @classmethod
+    def of(cls, package: EnginePackage) -> Subject:
+        """The subject that a verified package is."""
+        return cls(
+            name=package.manifest.name,
+            package_sha256=package.sha256,
+            engine_sha256=package.engine_sha256,
+            profile=package.profile.name,
+        )
+
+
+class DataSet(_Strict):
+    """A recording, or its labels: every file with its digest, by path inside the folder."""
+
+    name: str
+    files: dict[str, Sha256] = Field(min_length=1)
+
+    @classmethod
+    def of(cls, path: Path, error_type: type[SourceError] | type[LabelError]) -> DataSet:
+        """Digest a file, or every file under a folder.
+
+        Raises:
+            SourceError, LabelError: as asked; missing, empty or unreadable.
+        """
+        try:
+            paths = sorted(child for child in path.rglob("*") if child.is_file()) if path.is_dir() else [path]
+            files = {
+                str(child.relative_to(path)) if child != path else path.name: sha256_of_file(child) for child in paths
+            }
+        except OSError as error:
+            raise error_type(f"{path}: cannot be read ({error.strerror}); choose a readable file or folder") from error
+        if not files:
+            raise error_type(f"{path}: is an empty folder, expected files")
+        return cls(name=path.name, files=files)
+
+    def difference(self, other: DataSet) -> str | None:
+        """What differs, in words; the name of the folder does not count."""
+        if changed := sorted(
+            name for name in self.files.keys() & other.files.keys() if self.files[name] != other.files[name]
+        ):
+            return f"{changed[0]} changed" + _and_more(changed)
+        if added := sorted(other.files.keys() - self.files.keys()):
+            return f"{added[0]} was added" + _and_more(added)
+        if removed := sorted(self.files.keys() - other.files.keys()):
+            return f"{removed[0]} is gone" + _and_more(removed)
+        return None
+
+
+class Conditions(_Strict):
+    """Everything a measurement is bound to.
+
+    Attributes:
+        measurement: what was measured: results, accuracy, parity, latency, provenance.
+        subject: the package.
+        reference: the package it was compared with, if any.
+        recording: the frames, if any.
+        labels: the ground truth, if any.
+        settings: how it was measured.
+        machine: what the machine is; nothing that changes by itself.
+        tollgate: version of this project.
+    """
+
+    measurement: str
+    subject: Subject
+    reference: Subject | None = None
+    recording: DataSet | None = None
+    labels: DataSet | None = None
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    machine: dict[str, JsonValue]
+    tollgate: str
+
+    def differences(self, wanted: Conditions) -> tuple[str, ...]:
+        """Every reason why this does not serve where `wanted` is asked for; empty where it does."""
+        reasons = [
+            _subject_difference(self.subject, wanted.subject, "package"),
+            _subject_difference(self.reference, wanted.reference, "reference"),
+            _data_set_difference(self.recording, wanted.recording, "recording"),
+            _data_set_difference(self.labels, wanted.labels, "labels"),
+            _mapping_difference(self.settings, wanted.settings, "setting"),
+            _mapping_difference(self.machine, wanted.machine, "machine:"),
+            None
+            if self.tollgate == wanted.tollgate
+            else f"made by tollgate {self.tollgate}, this is {wanted.tollgate}",
+        ]
+        return tuple(reason for reason in reasons if reason is not None)
+
+
+class ArrayFile(_Strict):
+    """The arrays of a measurement, in a file of their own."""
+
+    file: str
+    sha256: Sha256
+
+
+class Evidence(_Strict):
+    """One measurement as it stands in its file.
+
+    Attributes:
+        conditions: what it is bound to.
+        command: the command line that made it.
+        samples: how many things were measured.
+        started_ns: UTC in nanoseconds since 1970.
+        ended_ns: the same at the end.
+        before: temperature, clocks and the like when it started, as far as the machine can say.
+        after: the same at the end.
+        values: figures and facts.
+        arrays: what is too long for JSON.
+    """
+
+    format: Literal["tollgate-evidence/1"] = "tollgate-evidence/1"
+    conditions: Conditions
+    command: str
+    samples: int = Field(ge=0)
+    started_ns: int
+    ended_ns: int
+    before: dict[str, JsonValue]
+    after: dict[str, JsonValue]
+    values: dict[str, JsonValue]
+    arrays: ArrayFile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptEvidence:
+    """Evidence that lies on a shelf and whose every digest matched when it was read.
+
+    Attributes:
+        evidence: the measurement.
+        arrays: its arrays by name.
+        sha256: digest of its JSON file; names it.
+    """
+
+    evidence: Evidence
+    arrays: ArrayMap
+    sha256: str
+
+
+class Shelf:
+    """A folder of evidence."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use `folder`; it is made when the first evidence is kept."""
+        self.folder = folder
+
+    def keep(self, evidence: Evidence, arrays: ArrayMap) -> KeptEvidence:
+        """Write evidence and its arrays, arrays first, so that a JSON file never names arrays that are not there.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        if arrays:
+            content = _npz_bytes(arrays)
+            digest = sha256_of_bytes(content)
+            evidence = evidence.model_copy(update={"arrays": ArrayFile(file=f"{digest}.npz", sha256=digest)})
+            write_atomically(self.folder / f"{digest}.npz", content)
+        document = json_bytes(evidence.model_dump(mode="json"))
+        name = sha256_of_bytes(document)
+        write_atomically(self.folder / f"{name}.json", document)
+        return KeptEvidence(evidence, arrays, name)
+
+    def read(self, sha256: str) -> KeptEvidence:
+        """Evidence by its digest, every byte compared.
+
+        Raises:
+            EvidenceError: missing, or a byte of it changed.
+        """
+        path = self.folder / f"{sha256}.json"
+        document = _bytes_of(path, sha256)
+        try:
+            evidence = Evidence.model_validate_json(document)
+        except ValidationError as error:
+            raise EvidenceError(f"{path}: {one_line(error)}; measure again") from error
+        if evidence.arrays is None:
+            return KeptEvidence(evidence, {}, sha256)
+        arrays_path = self.folder / Path(evidence.arrays.file).name
+        return KeptEvidence(evidence, _arrays_in(_bytes_of(arrays_path, evidence.arrays.sha256), arrays_path), sha256)
+
+    def read_bound(self, sha256: str, subject: Subject, measurement: str) -> KeptEvidence:
+        """Evidence by its digest that must be this measurement of `subject`.
+
+        Raises:
+            EvidenceError: missing, damaged, another measurement, or of another package or profile.
+        """
+        kept = self.read(sha256)
+        if (got := kept.evidence.conditions.measurement) != measurement:
+            raise EvidenceError(f"{self.folder / sha256[:16]}….json: is evidence of {got}, expected {measurement}")
+        if reason := _subject_difference(kept.evidence.conditions.subject, subject, "package"):
+            raise EvidenceError(
+                f"{self.folder / sha256[:16]}….json: is evidence of another package: {reason}; gate this one"
+            )
+        return kept
+
+    def find(self, wanted: Conditions) -> tuple[KeptEvidence | None, str]:
+        """The newest evidence that serves, or None and why what lies here does not.
+
+        Evidence of the same measurement that is bound to something else, or damaged, is a reason, never an answer.
+        """
+        candidates = sorted(self.folder.glob("[0-9a-f]*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        stale: list[str] = []
+        for path in candidates:
+            try:
+                kept = self.read(path.stem)
+            except EvidenceError as error:
+                stale.append(str(error))
+                continue
+            if kept.evidence.conditions.measurement != wanted.measurement:
+                continue
+            differences = kept.evidence.conditions.differences(wanted)
+            if not differences:
+                return kept, ""
+            stale.append("; ".join(differences))
+        return None, stale[0] if stale else "no evidence yet"
+
+
+def _bytes_of(path: Path, expected_sha256: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EvidenceError(f"{path}: evidence cannot be read ({error.strerror}); measure again") from error
+    if (got := sha256_of_bytes(content)) != expected_sha256:
+        raise EvidenceError(
+            f"{path}: evidence has sha256 {got[:16]}…, expected {expected_sha256[:16]}…; it was altered: measure again"
+        )
+    return content
+
+
+def _npz_bytes(arrays: ArrayMap) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]  # any array may stand under any name
+    return buffer.getvalue()
+
+
+def _arrays_in(content: bytes, path: Path) -> ArrayMap:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise EvidenceError(f"{path}: holds no arrays ({error}); measure again") from error
+
+
+def _subject_difference(have: Subject | None, want: Subject | None, what: str) -> str | None:
+    if have is None or want is None:
+        return (
+            None
+            if have is want
+            else f"{what}: {'none' if have is None else have.name} then, {'none' if want is None else want.name} now"
+        )
+    if have.profile != want.profile:
+        return f"{what}: measured for profile {have.profile}, this is {want.profile}"
+    if have.package_sha256 != want.package_sha256 or have.engine_sha256 != want.engine_sha256:
+        return f"{what}: measured on {have.package_sha256[:16]}…, this is {want.package_sha256[:16]}…"
+    return None
+
+
+def _data_set_difference(have: DataSet | None, want: DataSet | None, what: str) -> str | None:
+    if have is None or want is None:
+        return (
+            None
+            if have is want
+            else f"{what}: {'none' if have is None else have.name} then, {'none' if want is None else want.name} now"
+        )
+    reason = have.difference(want)
+    return None if reason is None else f"{what}: {reason}"
+
+
+def _mapping_difference(have: Mapping[str, JsonValue], want: Mapping[str, JsonValue], what: str) -> str | None:
+    for key in sorted(have.keys() | want.keys()):
+        if have.get(key) != want.get(key):
+            return f"{what} {key} was {have.get(key)}, is {want.get(key)}"
+    return None
+
+
+def _and_more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""

@@ -1,0 +1,117 @@
+"""The latency gate: does a result come in time, shown on enough frames to say so.
+
+The package runs alone, frame after frame, on its own pass over the recording: nothing else is measured meanwhile.
+Time counts from the decoded frame to the usable result. Percentiles are order statistics with order-statistic
+intervals; p99 cannot be bounded from fewer than 368 frames, so on fewer it is INCONCLUSIVE, whatever it shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.errors import SourceError
+from perception.pipeline import open_pipeline
+from perception.runtime import warm_up
+from safety_gates.evidence import KeptEvidence
+from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.statistics import percentile, percentile_interval, proportion_interval, samples_for_percentile
+from safety_gates.trial import Observation, Trial
+from safety_gates.verdict import Measured
+
+STAGES = ("preprocess", "infer", "decode")
+PERCENTILES = {"p50": 0.5, "p99": 0.99}
+QUANTITIES: Mapping[str, Quantity] = {
+    "total_p50": Quantity("ms", "at_most", None, "median time from frame to usable result"),
+    "total_p99": Quantity("ms", "at_most", None, "time from frame to usable result that 99 of 100 frames keep"),
+    "infer_p50": Quantity("ms", "at_most", None, "median time of the network alone"),
+    "infer_p99": Quantity("ms", "at_most", None, "time of the network alone that 99 of 100 frames keep"),
+    "preprocess_p50": Quantity("ms", "at_most", None, "median time from pixels to input tensor"),
+    "decode_p50": Quantity("ms", "at_most", None, "median time from output tensors to result"),
+    "late": Quantity("ratio", "at_most", None, "share of frames that came after the profile's deadline"),
+}
+
+
+class LatencyGate:
+    """See `safety_gates.gates.gate.Gate`."""
+
+    quantities = QUANTITIES
+
+    def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
+        """Time every frame, after a warm-up that does not count."""
+        return trial.obtain(trial.conditions("latency"), lambda: _observe(trial))
+
+    def read(self, evidence: KeptEvidence) -> Mapping[str, Measured]:
+        """Percentiles by stage, and the share of late frames; nothing from a machine that throttled meanwhile."""
+        if (note := _throttled(evidence)) is not None:
+            unstable = Measured(None, evidence.evidence.samples, "frames", None, note, evidence.sha256)
+            return dict.fromkeys(QUANTITIES, unstable)
+        durations_ms = _durations_ms(evidence)
+        measured = {
+            f"{stage}_{name}": _percentile(samples, quantile, evidence.sha256)
+            for stage, samples in durations_ms.items()
+            for name, quantile in PERCENTILES.items()
+        }
+        measured["late"] = _late(durations_ms["total"], evidence)
+        return {name: measured[name] for name in QUANTITIES}
+
+
+def total_ms(evidence: KeptEvidence) -> NDArray[np.float64]:
+    """(F,) milliseconds from frame to result, in order of capture, for plots."""
+    return _durations_ms(evidence)["total"]
+
+
+def _observe(trial: Trial) -> Observation:
+    package = trial.case.package
+    rows: list[tuple[int, int, int]] = []
+    with open_pipeline(package) as pipeline, trial.frames(f"latency of {package.manifest.name}") as frames:
+        for frame in frames:
+            if not rows:
+                warm_up(pipeline, frame)
+            timings = pipeline.step(frame).timings
+            rows.append((timings.preprocess_ns, timings.infer_ns, timings.decode_ns))
+    if not rows:
+        raise SourceError(f"{trial.case.recording}: has no frames, expected at least 1; choose another recording")
+    columns = np.array(rows, np.int64)
+    return Observation(
+        samples=len(rows),
+        values={"deadline_ms": package.profile.deadline_ms},
+        arrays={f"{stage}_ns": columns[:, index] for index, stage in enumerate(STAGES)},
+    )
+
+
+def _durations_ms(evidence: KeptEvidence) -> dict[str, NDArray[np.float64]]:
+    durations = {stage: np.asarray(evidence.arrays[f"{stage}_ns"], np.float64) / 1e6 for stage in STAGES}
+    durations["total"] = np.sum(list(durations.values()), axis=0)
+    return durations
+
+
+def _percentile(samples_ms: NDArray[np.float64], quantile: float, sha256: str) -> Measured:
+    needed, count = samples_for_percentile(quantile), len(samples_ms)
+    note = f"{count} frames cannot bound it, record at least {needed}" if count < needed else ""
+    interval = percentile_interval(samples_ms, quantile)
+    return Measured(percentile(samples_ms, quantile), count, "frames", interval, note, sha256)
+
+
+def _late(total: NDArray[np.float64], evidence: KeptEvidence) -> Measured:
+    late = int(np.sum(total > _deadline_ms(evidence)))
+    return Measured(late / len(total), len(total), "frames", proportion_interval(late, len(total)), "", evidence.sha256)
+
+
+def _throttled(evidence: KeptEvidence) -> str | None:
+    """Why the machine was not itself, or None."""
+    before, after = evidence.evidence.before, evidence.evidence.after
+    events = [state.get("throttle_events") for state in (before, after)]
+    if events[0] != events[1]:
+        return (
+            f"the machine throttled meanwhile (events since boot {events[0]}, then {events[1]}); cool it, measure again"
+        )
+    if before.get("gpu_slowed_down") or after.get("gpu_slowed_down"):
+        return "the GPU was slowed down by heat or its power limit; cool it and measure again"
+    return None
+
+
+def _deadline_ms(evidence: KeptEvidence) -> float:
+    return float(str(evidence.evidence.values["deadline_ms"]))

@@ -1,0 +1,79 @@
+"""The provenance gate: are these the bytes that were built, is it known how, and may they be used.
+
+Plain facts, so they carry no interval: one altered file or one unknown licence is one too many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
+
+from perception.errors import TollgateError
+from perception.package import EnginePackage, open_package
+from safety_gates.evidence import KeptEvidence
+from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.trial import Observation, Trial
+from safety_gates.verdict import Measured
+
+QUANTITIES: Mapping[str, Quantity] = {
+    "altered_files": Quantity("count", "at_most", None, "files on disk that are not the bytes the manifest names"),
+    "unknown_licences": Quantity("count", "at_most", None, "models whose licence the ModelSpec does not name"),
+    "missing_build_facts": Quantity(
+        "count", "at_most", None, "facts the manifest should tell about the build and does not"
+    ),
+}
+# What must be known to build the same engine again, or to find out why it cannot be.
+BUILD_FACTS = ("tollgate", "source_sha256", "machine", "tools")
+UNKNOWN_LICENCES = frozenset({"", "unknown"})
+
+
+class ProvenanceGate:
+    """See `safety_gates.gates.gate.Gate`."""
+
+    quantities = QUANTITIES
+
+    def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
+        """Compare the package with its manifest once more, and read what the manifest tells."""
+        wanted = trial.conditions("provenance", with_recording=False)
+        return trial.obtain(wanted, lambda: _observe(trial.case.package))
+
+    def read(self, evidence: KeptEvidence) -> Mapping[str, Measured]:
+        """Counts, each with what is wrong by name."""
+        values = evidence.evidence.values
+        return {
+            name: _counted(_strings(values[name]), of=_strings(values[f"{name}_of"]), sha256=evidence.sha256)
+            for name in QUANTITIES
+        }
+
+
+def _observe(package: EnginePackage) -> Observation:
+    licence, build = package.spec.licence.strip(), package.manifest.build
+    facts: dict[str, JsonValue] = {
+        "altered_files": list(_altered(package)),
+        "altered_files_of": [*sorted(package.manifest.files)],
+        "unknown_licences": [package.spec.name] if licence.lower() in UNKNOWN_LICENCES else [],
+        "unknown_licences_of": [package.spec.name],
+        "missing_build_facts": [name for name in BUILD_FACTS if not build.get(name)],
+        "missing_build_facts_of": [*BUILD_FACTS],
+        "licence": licence,
+        "source": package.spec.source,
+        "build": build,
+    }
+    return Observation(len(package.manifest.files), facts)
+
+
+def _altered(package: EnginePackage) -> Sequence[str]:
+    try:
+        again = open_package(package.folder)
+    except TollgateError as error:
+        return [str(error)]
+    return [] if again.sha256 == package.sha256 else [f"{package.folder}: another package took its place"]
+
+
+def _counted(names: Sequence[str], *, of: Sequence[str], sha256: str) -> Measured:
+    return Measured(float(len(names)), len(of), "facts", None, ", ".join(names), sha256)
+
+
+def _strings(value: JsonValue) -> Sequence[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []

@@ -1,0 +1,29 @@
+"""Which gates exist, and what each of them can measure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from safety_gates.gates.gate import Gate, Quantity
+
+GATES: dict[str, str] = {
+    "accuracy": "safety_gates.gates.accuracy:AccuracyGate",
+    "parity": "safety_gates.gates.parity:ParityGate",
+    "latency": "safety_gates.gates.latency:LatencyGate",
+    "provenance": "safety_gates.gates.provenance:ProvenanceGate",
+}
+
+
+def open_gate(name: str) -> Gate:
+    """A gate by its name in `GATES`; its libraries are imported only now."""
+    module, class_name = GATES[name].split(":")
+    gate: Gate = getattr(import_module(module), class_name)()
+    return gate
+
+
+def quantities_of(name: str) -> Mapping[str, Quantity]:
+    """What the gate of that name measures, quantity → unit, direction and task."""
+    return open_gate(name).quantities

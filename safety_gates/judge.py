@@ -1,0 +1,195 @@
+"""From a trial to a judgement: measure, hold every figure against its limit, combine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from perception.files import json_bytes, sha256_of_bytes
+from safety_gates.evidence import KeptEvidence, Sha256, Subject
+from safety_gates.gates.gate import Comparison, Unmeasured
+from safety_gates.gates.table import open_gate
+from safety_gates.policy import Policy, Requirement
+from safety_gates.trial import Case, Trial
+from safety_gates.verdict import Measured, Outcome, Verdict, all_of, judged
+
+Exhibits: TypeAlias = Mapping[str, KeptEvidence | Unmeasured]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What was found about one package.
+
+    Attributes:
+        case: what was tried.
+        policy: what was asked.
+        verdicts: one for each claim that applies, in the policy's order.
+        left_out: claims that do not apply to this kind of model.
+        exhibits: by gate, the evidence, or why there is none.
+        judged_ns: UTC in nanoseconds since 1970.
+    """
+
+    case: Case
+    policy: Policy
+    verdicts: tuple[Verdict, ...]
+    left_out: tuple[str, ...]
+    exhibits: Exhibits
+    judged_ns: int
+
+    @property
+    def outcome(self) -> Outcome:
+        """All verdicts together."""
+        return all_of(self.verdicts)
+
+
+def judge(trial: Trial, policy: Policy) -> Judgement:
+    """Try a package against a policy: each measurement once, every claim judged.
+
+    Raises:
+        PolicyError: no limit applies to this kind of model.
+        TollgateError: the recording, the labels or the engine fail.
+    """
+    package = trial.case.package
+    requirements = policy.requirements(package.profile, package.spec.task)
+    exhibits = {name: open_gate(name).measure(trial) for name in _gates_of(requirements)}
+    return Judgement(
+        case=trial.case,
+        policy=policy,
+        verdicts=verdicts_on(requirements, exhibits),
+        left_out=policy.left_out(package.spec.task),
+        exhibits=exhibits,
+        judged_ns=time.time_ns(),
+    )
+
+
+def verdicts_on(requirements: Sequence[Requirement], exhibits: Exhibits) -> tuple[Verdict, ...]:
+    """Judge every requirement from evidence alone; equal evidence gives equal verdicts, today and at a release."""
+    figures = {name: _figures(name, exhibit) for name, exhibit in exhibits.items()}
+    return tuple(judged(each, figures[each.gate][each.quantity]) for each in requirements)
+
+
+def _gates_of(requirements: Iterable[Requirement]) -> list[str]:
+    return list(dict.fromkeys(requirement.gate for requirement in requirements))
+
+
+def _figures(name: str, exhibit: KeptEvidence | Unmeasured) -> Mapping[str, Measured]:
+    gate = open_gate(name)
+    if isinstance(exhibit, Unmeasured):
+        return dict.fromkeys(gate.quantities, Measured(None, 0, "samples", None, exhibit.why))
+    return gate.read(exhibit)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Bounds(_Strict):
+    """An interval; null for an end that the samples cannot bound."""
+
+    low: float | None
+    high: float | None
+    confidence: float
+
+
+class WrittenVerdict(_Strict):
+    """A verdict as it stands in the file."""
+
+    claim: str
+    gate: str
+    quantity: str
+    outcome: Outcome
+    got: float | None
+    comparison: Comparison
+    limit: float
+    unit: str
+    interval: Bounds | None
+    samples: int
+    sampled: str
+    why: str
+    evidence: Sha256 | None
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> WrittenVerdict:
+        """Write a verdict down."""
+        asked, measured = verdict.requirement, verdict.measured
+        interval = measured.interval
+        return cls(
+            claim=asked.claim,
+            gate=asked.gate,
+            quantity=asked.quantity,
+            outcome=verdict.outcome,
+            got=_finite(measured.got),
+            comparison=asked.comparison,
+            limit=asked.limit,
+            unit=asked.unit,
+            interval=None
+            if interval is None
+            else Bounds(low=_finite(interval.low), high=_finite(interval.high), confidence=interval.confidence),
+            samples=measured.samples,
+            sampled=measured.sampled,
+            why=verdict.why,
+            evidence=measured.evidence,
+        )
+
+
+class WrittenReport(_Strict):
+    """The report that shows this judgement: its path as seen from the judgement's folder, and its digest."""
+
+    file: str
+    sha256: Sha256
+
+
+class WrittenJudgement(_Strict):
+    """A judgement as a file: what was found, the whole policy, and the digest of every evidence file under it.
+
+    Attributes:
+        evidence: by gate, the digest of its evidence file.
+        evidence_folder: the shelf, as seen from the judgement's folder.
+    """
+
+    format: Literal["tollgate-judgement/1"] = "tollgate-judgement/1"
+    outcome: Outcome
+    subject: Subject
+    policy: dict[str, Any]
+    policy_sha256: Sha256
+    verdicts: tuple[WrittenVerdict, ...] = Field(min_length=1)
+    left_out: tuple[str, ...]
+    evidence: dict[str, Sha256]
+    evidence_folder: str
+    command: str
+    judged_ns: int
+    tollgate: str
+    report: WrittenReport
+
+    @classmethod
+    def of(cls, judgement: Judgement, *, evidence_folder: str, report: WrittenReport) -> WrittenJudgement:
+        """Write a judgement down."""
+        policy = judgement.policy.model_dump(mode="json")
+        return cls(
+            outcome=judgement.outcome,
+            subject=Subject.of(judgement.case.package),
+            policy=policy,
+            policy_sha256=sha256_of_bytes(json_bytes(policy)),
+            verdicts=tuple(WrittenVerdict.of(verdict) for verdict in judgement.verdicts),
+            left_out=judgement.left_out,
+            evidence={
+                gate: exhibit.sha256
+                for gate, exhibit in judgement.exhibits.items()
+                if isinstance(exhibit, KeptEvidence)
+            },
+            evidence_folder=evidence_folder,
+            command=judgement.case.command,
+            judged_ns=judgement.judged_ns,
+            tollgate=version("tollgate"),
+            report=report,
+        )
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None

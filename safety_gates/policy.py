@@ -1,0 +1,204 @@
+"""The policy: which claims a release must satisfy, each a limit with its unit, why it stands, its source and its owner.
+
+A policy is YAML::
+
+    format: tollgate-policy/1
+    name: highway pilot, front camera
+    limits:
+      - claim: latency.deadline        # the name reports and releases use; once in a policy
+        gate: latency                  # which gate measures it
+        quantity: total_p99            # what of its quantities; the gate fixes the unit
+        comparison: at_most
+        limit: profile.deadline_ms     # a number, or a number of the package's hardware profile
+        unit: ms
+        why: a result after the deadline is used for a scene that has moved on
+        source: hardware profile of the package
+        owner: perception
+
+`docs/gates.md` lists every gate with its quantities and units.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hw_profiles.profile import Profile
+from perception.errors import PolicyError
+from perception.model_spec import one_line
+from safety_gates.gates.gate import Comparison, Quantity
+from safety_gates.gates.table import GATES, quantities_of
+
+DEFAULT_POLICY = "default"
+
+FROM_PROFILE: dict[str, tuple[str, Callable[[Profile], float]]] = {
+    "profile.deadline_ms": ("ms", lambda profile: profile.deadline_ms),
+    "profile.preprocess_ms": ("ms", lambda profile: profile.budget.preprocess_ms),
+    "profile.infer_ms": ("ms", lambda profile: profile.budget.infer_ms),
+    "profile.postprocess_ms": ("ms", lambda profile: profile.budget.postprocess_ms),
+}
+_ADMITS: dict[Comparison, Callable[[float, float], bool]] = {"at_least": operator.ge, "at_most": operator.le}
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One limit of a policy with its number resolved for one package."""
+
+    claim: str
+    gate: str
+    quantity: str
+    comparison: Comparison
+    limit: float
+    unit: str
+    minimum_samples: int
+    why: str
+    source: str
+    owner: str
+
+    def admits(self, figure: float) -> bool:
+        """Whether `figure` keeps the limit; the limit itself does."""
+        return _ADMITS[self.comparison](figure, self.limit)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Limit(_Strict):
+    """One limit as it stands in the file.
+
+    Attributes:
+        minimum_samples: with fewer the claim is inconclusive, however good the figure.
+    """
+
+    claim: str = Field(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")
+    gate: str
+    quantity: str
+    comparison: Comparison
+    limit: Annotated[float, Field(strict=True)] | str
+    unit: str
+    minimum_samples: int = Field(default=0, ge=0)
+    why: str = Field(min_length=1)
+    source: str = Field(min_length=1)
+    owner: str = Field(min_length=1)
+
+    def resolved(self, profile: Profile) -> Requirement:
+        """The limit for a package of `profile`."""
+        number = FROM_PROFILE[self.limit][1](profile) if isinstance(self.limit, str) else self.limit
+        return Requirement(**{**self.model_dump(), "limit": number})
+
+
+class Policy(_Strict):
+    """A named, non-empty set of limits that fit the gates."""
+
+    format: Literal["tollgate-policy/1"] = "tollgate-policy/1"
+    name: str = Field(min_length=1)
+    limits: tuple[Limit, ...]
+
+    @classmethod
+    def from_yaml(cls, content: str, *, where: str) -> Policy:
+        """Parse and check a policy.
+
+        Raises:
+            PolicyError: no YAML, unknown field, no limit, unknown gate or quantity, wrong unit, claim named twice.
+        """
+        try:
+            return cls.from_fields(yaml.safe_load(content), where=where)
+        except yaml.YAMLError as error:
+            raise PolicyError(f"{where}: not YAML ({' '.join(str(error).split())})") from error
+
+    @classmethod
+    def from_fields(cls, fields: object, *, where: str) -> Policy:
+        """The same from fields already read, as a judgement keeps them.
+
+        Raises:
+            PolicyError: as `from_yaml`.
+        """
+        try:
+            policy = cls.model_validate(fields)
+        except ValidationError as error:
+            raise PolicyError(f"{where}: {one_line(error)}; docs/gates.md explains the fields") from error
+        if not policy.limits:
+            raise PolicyError(
+                f"{where}: has no limit, expected at least one; a policy that asks nothing passes nothing"
+            )
+        for limit in policy.limits:
+            _check(limit, where)
+        _refuse_repeated(policy, where)
+        return policy
+
+    def requirements(self, profile: Profile, task: str) -> tuple[Requirement, ...]:
+        """The limits that apply to a package, resolved.
+
+        Raises:
+            PolicyError: none applies to a model of this task.
+        """
+        applicable = [limit for limit in self.limits if _quantity(limit).applies_to(task)]
+        if not applicable:
+            raise PolicyError(f"policy {self.name!r}: no limit applies to a {task} model; add one for it")
+        return tuple(limit.resolved(profile) for limit in applicable)
+
+    def left_out(self, task: str) -> tuple[str, ...]:
+        """Claims that do not apply to a model of this task; a report lists them."""
+        return tuple(limit.claim for limit in self.limits if not _quantity(limit).applies_to(task))
+
+
+def load_policy(path: Path | None) -> Policy:
+    """A policy file, or the default policy for None.
+
+    Raises:
+        PolicyError: unreadable or wrong.
+    """
+    if path is None:
+        text = (files("safety_gates") / "policies" / f"{DEFAULT_POLICY}.yaml").read_text(encoding="utf-8")
+        return Policy.from_yaml(text, where=f"policy {DEFAULT_POLICY}")
+    try:
+        return Policy.from_yaml(path.read_text(encoding="utf-8"), where=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PolicyError(f"{path}: no readable policy ({error}); leave --policy out for the default one") from error
+
+
+def _check(limit: Limit, where: str) -> None:
+    place = f"{where}: claim {limit.claim}"
+    if limit.gate not in GATES:
+        raise PolicyError(f"{place}: gate {limit.gate!r} is unknown, expected one of {', '.join(GATES)}")
+    known: Mapping[str, Quantity] = quantities_of(limit.gate)
+    if limit.quantity not in known:
+        raise PolicyError(
+            f"{place}: gate {limit.gate} has no quantity {limit.quantity!r}, expected one of {', '.join(known)}"
+        )
+    if limit.unit != known[limit.quantity].unit:
+        raise PolicyError(f"{place}: got unit {limit.unit!r}, {limit.quantity} is in {known[limit.quantity].unit!r}")
+    if limit.comparison != known[limit.quantity].comparison:
+        raise PolicyError(
+            f"{place}: got {limit.comparison}, a limit on {limit.quantity} is {known[limit.quantity].comparison}"
+        )
+    if isinstance(limit.limit, str):
+        _check_reference(limit, limit.limit, place)
+    elif not math.isfinite(limit.limit):
+        raise PolicyError(f"{place}: got limit {limit.limit}, expected a finite number of {limit.unit}")
+
+
+def _check_reference(limit: Limit, reference: str, place: str) -> None:
+    if reference not in FROM_PROFILE:
+        raise PolicyError(f"{place}: got limit {reference!r}, expected a number or one of {', '.join(FROM_PROFILE)}")
+    if (unit := FROM_PROFILE[reference][0]) != limit.unit:
+        raise PolicyError(f"{place}: {reference} is in {unit!r}, the claim is in {limit.unit!r}")
+
+
+def _refuse_repeated(policy: Policy, where: str) -> None:
+    claims = [limit.claim for limit in policy.limits]
+    if repeated := sorted({claim for claim in claims if claims.count(claim) > 1}):
+        raise PolicyError(f"{where}: claim {', '.join(repeated)} stands twice; give every claim its own name")
+
+
+def _quantity(limit: Limit) -> Quantity:
+    return quantities_of(limit.gate)[limit.quantity]

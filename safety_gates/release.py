@@ -1,0 +1,250 @@
+"""Release what passed: confirm the judgement from its evidence, then sign.
+
+A judgement is a file, and files can be edited. So nothing is taken from it but its policy and the digests of its
+evidence: the evidence is read again, every byte compared, and every verdict derived anew. Only when each is PASSED,
+for exactly the bytes of this package, is a statement signed.
+
+The statement is an in-toto Statement v1 with the predicate test-result v0.1 in a DSSE envelope, signed with ed25519:
+any in-toto verifier reads it. Its subjects are the package's files, the manifest among them, whose digest names the
+package; its configuration names policy, judgement, report and evidence by digest.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from pydantic import ValidationError
+from securesystemslib.dsse import Envelope
+from securesystemslib.signer import CryptoSigner
+
+from perception.errors import EvidenceError, PolicyError, ReleaseError
+from perception.files import cannot_write, json_bytes, sha256_of_bytes, sha256_of_file, staged_folder
+from perception.model_spec import one_line
+from perception.package import MANIFEST, EnginePackage
+from perception.release_client import (
+    JUDGEMENT,
+    PACKAGE,
+    PAYLOAD_TYPE,
+    REPORT,
+    STATEMENT,
+    VerifiedRelease,
+    subject_name,
+    verify_release,
+)
+from safety_gates.evidence import Shelf, Subject
+from safety_gates.judge import WrittenJudgement, verdicts_on
+from safety_gates.policy import Policy
+from safety_gates.verdict import Outcome
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
+PRIVATE_KEY, PUBLIC_KEY = "signer.pem", "signer.pub"
+READABLE_BY_OTHERS = 0o077
+
+
+def sign_release(package: EnginePackage, judgement: Path, signer: CryptoSigner, *, output: Path) -> VerifiedRelease:
+    """Write a signed release, whole or not at all, and verify it as a vehicle would before it takes its place.
+
+    Args:
+        package: what shall be released.
+        judgement: its `judgement.json`, which names where report and evidence lie.
+        signer: who vouches.
+        output: the release's folder; must not exist.
+
+    Raises:
+        ReleaseError: the folder exists, or the judgement does not show that exactly this package passed.
+        OutputError: the folder cannot be written.
+    """
+    if output.exists():
+        raise ReleaseError(f"{output}: exists; a release is never overwritten, choose another --output")
+    written = read_judgement(judgement)
+    confirm(written, package, Shelf(judgement.parent / written.evidence_folder))
+    report = _report_of(written, judgement)
+    statement = _statement(written, package, {JUDGEMENT: judgement, REPORT: report})
+    with staged_folder(output) as staged:
+        shutil.copytree(package.folder, staged / PACKAGE)
+        shutil.copyfile(judgement, staged / JUDGEMENT)
+        shutil.copyfile(report, staged / REPORT)
+        (staged / STATEMENT).write_bytes(_signed(statement, signer))
+        verify_release(staged, signer.public_key)
+    return verify_release(output, signer.public_key)
+
+
+def read_judgement(path: Path) -> WrittenJudgement:
+    """A judgement as `tollgate gate` wrote it.
+
+    Raises:
+        ReleaseError: unreadable, or no judgement.
+    """
+    try:
+        return WrittenJudgement.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ReleaseError(f"{path}: no judgement ({error.strerror}); make one with: tollgate gate PACKAGE") from error
+    except ValidationError as error:
+        raise ReleaseError(f"{path}: no judgement: {one_line(error)}; make one with: tollgate gate PACKAGE") from error
+
+
+def confirm(written: WrittenJudgement, package: EnginePackage, shelf: Shelf) -> None:
+    """Derive the verdicts anew from the evidence and refuse unless every one is PASSED for exactly this package.
+
+    Raises:
+        ReleaseError: another package, a claim that did not pass, evidence missing, altered or of something else, or a
+            judgement that says otherwise than its evidence.
+    """
+    subject = Subject.of(package)
+    if written.subject != subject:
+        raise ReleaseError(
+            f"the judgement is of package {written.subject.package_sha256[:16]}… for {written.subject.profile}, "
+            f"this is {subject.package_sha256[:16]}… for {subject.profile}; gate this package"
+        )
+    try:
+        policy = Policy.from_fields(written.policy, where="policy in the judgement")
+        requirements = policy.requirements(package.profile, package.spec.task)
+        missing = sorted({each.gate for each in requirements} - set(written.evidence))
+        if missing:
+            raise ReleaseError(f"the judgement rests on no evidence for {', '.join(missing)}; {_unpassed(written)}")
+        evidence = {gate: shelf.read_bound(sha256, subject, gate) for gate, sha256 in written.evidence.items()}
+    except (EvidenceError, PolicyError) as error:
+        raise ReleaseError(f"not released: {error}") from error
+    found = {verdict.requirement.claim: verdict.outcome for verdict in verdicts_on(requirements, evidence)}
+    if found != (said := {verdict.claim: verdict.outcome for verdict in written.verdicts}):
+        claim = next(name for name in sorted({*found, *said}) if found.get(name) != said.get(name))
+        raise ReleaseError(
+            f"claim {claim}: the judgement says {_word(said.get(claim))}, its evidence says {_word(found.get(claim))}; "
+            "the judgement was altered: run tollgate gate again"
+        )
+    if written.outcome is not Outcome.PASSED or set(found.values()) != {Outcome.PASSED}:
+        raise ReleaseError(f"only a PASSED package is released: {_unpassed(written)}")
+
+
+def make_keys(folder: Path) -> tuple[Path, Path]:
+    """A new ed25519 key pair: private key (mode 0600) and public key, both PEM.
+
+    Raises:
+        ReleaseError: one of the files exists; a key is never overwritten.
+        OutputError: the folder cannot be written.
+    """
+    signer = CryptoSigner.generate_ed25519()
+    public = public_pem(signer)
+    paths = (folder / PRIVATE_KEY, folder / PUBLIC_KEY)
+    for path in paths:
+        if path.exists():
+            raise ReleaseError(f"{path}: exists; a key is never overwritten, choose another --output")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_new(paths[0], signer.private_bytes, mode=0o600)
+        _write_new(paths[1], public, mode=0o644)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return paths
+
+
+def read_signer(path: Path) -> CryptoSigner:
+    """The signer of a private key file.
+
+    Raises:
+        ReleaseError: unreadable, readable by others, encrypted, or no ed25519 private key.
+    """
+    try:
+        mode = path.stat().st_mode
+        content = path.read_bytes()
+    except OSError as error:
+        raise ReleaseError(
+            f"{path}: cannot be read ({error.strerror}); make keys with: tollgate release keys"
+        ) from error
+    if mode & READABLE_BY_OTHERS:
+        raise ReleaseError(f"{path}: others may read this private key (mode {mode & 0o777:o}); run: chmod 600 {path}")
+    try:
+        key = load_pem_private_key(content, None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ReleaseError(
+            f"{path}: no unencrypted private key in PEM; make one with: tollgate release keys"
+        ) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ReleaseError(f"{path}: got {type(key).__name__}, expected an ed25519 private key")
+    return CryptoSigner(key)
+
+
+def public_pem(signer: CryptoSigner) -> bytes:
+    """The public half of a signer as PEM, as vehicles read it."""
+    key = load_pem_private_key(signer.private_bytes, None).public_key()
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def _statement(written: WrittenJudgement, package: EnginePackage, documents: Mapping[str, Path]) -> dict[str, Any]:
+    files = {name: entry.sha256 for name, entry in package.manifest.files.items()} | {MANIFEST: package.sha256}
+    configuration = [
+        _resource("policy", written.policy_sha256),
+        *(_resource(name, sha256_of_file(path)) for name, path in documents.items()),
+        *(_resource(f"evidence/{gate}", sha256) for gate, sha256 in written.evidence.items()),
+    ]
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [_resource(subject_name(name), sha256) for name, sha256 in sorted(files.items())],
+        "predicateType": TEST_RESULT,
+        "predicate": {
+            "result": "PASSED",
+            "configuration": configuration,
+            "passedTests": [verdict.claim for verdict in written.verdicts],
+            "warnedTests": [],
+            "failedTests": [],
+        },
+    }
+
+
+def _resource(name: str, sha256: str) -> dict[str, Any]:
+    return {"name": name, "digest": {"sha256": sha256}}
+
+
+def _signed(statement: Mapping[str, Any], signer: CryptoSigner) -> bytes:
+    envelope = Envelope(json_bytes(statement), PAYLOAD_TYPE, {})
+    envelope.sign(signer)
+    return json_bytes(envelope.to_dict())
+
+
+def _report_of(written: WrittenJudgement, judgement: Path) -> Path:
+    path = judgement.parent / written.report.file
+    try:
+        got = sha256_of_bytes(path.read_bytes())
+    except OSError as error:
+        raise ReleaseError(
+            f"{path}: no report ({error.strerror}); run tollgate gate again (evidence is re-used)"
+        ) from error
+    if got != written.report.sha256:
+        raise ReleaseError(
+            f"{path}: is not the report of this judgement; run tollgate gate again (evidence is re-used)"
+        )
+    return path
+
+
+def _unpassed(written: WrittenJudgement) -> str:
+    claims = [
+        f"{each.claim} is {each.outcome.value}" for each in written.verdicts if each.outcome is not Outcome.PASSED
+    ]
+    return ", ".join(claims) or "run tollgate gate again"
+
+
+def _word(outcome: Outcome | None) -> str:
+    return "nothing" if outcome is None else outcome.value
+
+
+def _write_new(path: Path, content: bytes, *, mode: int) -> None:
+    """Write a file that must not exist: whole under a temporary name, then linked, which never overwrites."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(mode)
+        os.link(name, path)
+    finally:
+        Path(name).unlink()

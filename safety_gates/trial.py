@@ -1,0 +1,211 @@
+"""One package on trial: what it is held against, and the measurements made of it so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+
+from perception.sources.table import open_source
+from pydantic import JsonValue
+
+from hw_profiles.machine import Machine, read_machine
+from hw_profiles.telemetry import sample
+from perception.errors import LabelError, SourceError
+from perception.frame import Frame
+from perception.package import EnginePackage
+from perception.pipeline import open_pipeline
+from perception.results import Result
+from perception.terminal import Step, Terminal
+from safety_gates.evidence import ArrayMap, Conditions, DataSet, Evidence, KeptEvidence, Shelf, Subject
+from safety_gates.result_log import FrameKey, ResultLog
+
+LOWEST_SCORE = 0.02
+MOVING_FACTS = frozenset({"clock_mhz", "gpu_clock_mhz"})
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What the command line asked to try.
+
+    Attributes:
+        package: the package on trial.
+        recording: the frames.
+        labels: ground truth of the recording; None where there is none.
+        class_map: YAML that says which of the model's classes answers to which label; None where the names are equal.
+        reference: the float package; None where there is none.
+        frames: only the first so many frames; None for all.
+        command: the command line, for the evidence.
+    """
+
+    package: EnginePackage
+    recording: Path
+    labels: Path | None = None
+    class_map: Path | None = None
+    reference: EnginePackage | None = None
+    frames: int | None = None
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a measurement gives."""
+
+    samples: int
+    values: Mapping[str, JsonValue]
+    arrays: ArrayMap = field(default_factory=dict)
+
+
+class Trial:
+    """Measures a case, each measurement once, and keeps the evidence on a shelf."""
+
+    def __init__(self, case: Case, shelf: Shelf, terminal: Terminal) -> None:
+        """Digest recording and labels, so that what cannot be read is refused before any long work.
+
+        Raises:
+            SourceError, LabelError: recording or labels are missing or unreadable.
+        """
+        self.case = case
+        self.shelf = shelf
+        self._terminal = terminal
+        self.recording = DataSet.of(case.recording, SourceError)
+        self.labels = None if case.labels is None else DataSet.of(case.labels, LabelError)
+
+    @cached_property
+    def machine(self) -> dict[str, JsonValue]:
+        """What this machine is, field by field, without what moves by itself."""
+        return machine_facts(read_machine())
+
+    def conditions(
+        self,
+        measurement: str,
+        *,
+        subject: EnginePackage | None = None,
+        with_recording: bool = True,
+        with_labels: bool = False,
+        with_reference: bool = False,
+        settings: Mapping[str, JsonValue] | None = None,
+    ) -> Conditions:
+        """What a measurement made now would be bound to.
+
+        Args:
+            measurement: its name.
+            subject: the package it speaks of; None for the one on trial.
+            with_recording: it looks at the frames.
+            with_labels: it looks at the labels.
+            with_reference: it looks at the reference.
+            settings: how it measures; the number of frames is added.
+        """
+        reference = self.case.reference if with_reference else None
+        return Conditions(
+            measurement=measurement,
+            subject=Subject.of(subject or self.case.package),
+            reference=None if reference is None else Subject.of(reference),
+            recording=self.recording if with_recording else None,
+            labels=self.labels if with_labels else None,
+            settings={"frames": self.case.frames, **(settings or {})},
+            machine=self.machine,
+            tollgate=version("tollgate"),
+        )
+
+    def obtain(self, wanted: Conditions, observe: Callable[[], Observation]) -> KeptEvidence:
+        """Evidence bound to `wanted`: from the shelf, or measured now; says which, and why.
+
+        Raises:
+            TollgateError: whatever measuring raises.
+            OutputError: the shelf cannot be written.
+        """
+        label = f"{wanted.measurement} of {wanted.subject.name}"
+        kept, why_not = self.shelf.find(wanted)
+        if kept is not None:
+            self._terminal.say(f"{label}: evidence {kept.sha256[:12]} is re-used")
+            return kept
+        self._terminal.say(f"{label}: measuring ({why_not})")
+        before, started_ns = machine_state(), time.time_ns()
+        observation = observe()
+        evidence = Evidence(
+            conditions=wanted,
+            command=self.case.command,
+            samples=observation.samples,
+            started_ns=started_ns,
+            ended_ns=time.time_ns(),
+            before=before,
+            after=machine_state(),
+            values=dict(observation.values),
+        )
+        return self.shelf.keep(evidence, observation.arrays)
+
+    def results(self, package: EnginePackage) -> KeptEvidence:
+        """What a package says about every frame, detections from `LOWEST_SCORE` on."""
+        wanted = self.conditions("results", subject=package, settings={"lowest_score": LOWEST_SCORE})
+        return self.obtain(wanted, lambda: self._observe_results(package))
+
+    @contextmanager
+    def frames(self, what: str) -> Iterator[Iterator[Frame]]:
+        """The frames of the recording, with progress.
+
+        Raises:
+            SourceError: the recording cannot be read, or is empty.
+        """
+        source = open_source(self.case.recording)
+        try:
+            counts = [camera.frame_count for camera in source.cameras]
+            known = None if None in counts else sum(count or 0 for count in counts)
+            limits = [count for count in (known, self.case.frames) if count is not None]
+            with self._terminal.progress(what, min(limits, default=None)) as step:
+                yield _stepping(islice(source.frames(), self.case.frames), step)
+        finally:
+            source.close()
+
+    def _observe_results(self, package: EnginePackage) -> Observation:
+        keys: list[FrameKey] = []
+        results: list[Result] = []
+        with (
+            open_pipeline(package, score_threshold=LOWEST_SCORE) as pipeline,
+            self.frames(f"results of {package.manifest.name}") as frames,
+        ):
+            for frame in frames:
+                result = pipeline.step(frame).result
+                if result is not None:
+                    keys.append(FrameKey.of(frame))
+                    results.append(result)
+        if not keys:
+            raise SourceError(f"{self.case.recording}: has no frames, expected at least 1; choose another recording")
+        log = ResultLog(tuple(keys), tuple(results))
+        return Observation(len(keys), {"task": package.spec.task}, log.to_arrays(package.spec.task))
+
+
+def machine_facts(machine: Machine) -> dict[str, JsonValue]:
+    """A machine as one flat mapping, `cpu.model` and so on; momentary clocks are left to `machine_state`."""
+    return dict(_flattened(machine.document(), "", omit=MOVING_FACTS))
+
+
+def machine_state() -> dict[str, JsonValue]:
+    """Clocks, temperature, throttling, memory and power at this moment; None where the machine does not tell."""
+    return dict(_flattened(asdict(sample()), "", omit=frozenset()))
+
+
+def _flattened(document: Mapping[str, object], prefix: str, omit: frozenset[str]) -> Iterator[tuple[str, JsonValue]]:
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key}.", omit)
+        elif key not in omit:
+            yield prefix + key, _as_json(value)
+
+
+def _as_json(value: object) -> JsonValue:
+    """Tuples become lists, as they come back from JSON: facts are compared with facts read from files."""
+    if isinstance(value, tuple | list):
+        return [_as_json(item) for item in value]
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
+
+
+def _stepping(frames: Iterator[Frame], step: Step) -> Iterator[Frame]:
+    for frame in frames:
+        yield frame
+        step()
