@@ -1,0 +1,1 @@
+"""Output decoders: one file a family, one table in `perception.decode`."""

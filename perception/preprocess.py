@@ -1,0 +1,117 @@
+"""From a camera's pixels to the tensors a network is fed, exactly as the network's authors fed it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.engines.engine import Tensors
+from perception.geometry import RESIZES, Geometry
+from perception.model_spec import PictureInput, SizeInput
+
+_INTERPOLATIONS = {
+    "linear": cv2.INTER_LINEAR,
+    "area": cv2.INTER_AREA,
+    "nearest": cv2.INTER_NEAREST,
+    "cubic": cv2.INTER_CUBIC,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What one picture became.
+
+    Attributes:
+        feeds: input name → tensor. They belong to the Preprocessor and hold until its next `prepare`.
+        geometry: where the picture lies inside the network's picture.
+    """
+
+    feeds: Tensors
+    geometry: Geometry
+
+
+class Preprocessor:
+    """Resizes, orders, normalises and pads pictures into tensors that are allocated once, here.
+
+    Only a picture of another size than the one before it makes new buffers and draws the padding anew.
+    One thread at a time.
+    """
+
+    def __init__(self, picture: PictureInput, size_input: SizeInput | None = None) -> None:
+        self._picture = picture
+        self._tensor: NDArray[np.generic] = np.zeros(picture.shape, picture.dtype)
+        self._feeds: dict[str, NDArray[np.generic]] = {picture.tensor: self._tensor}
+        if size_input is not None:
+            self._feeds[size_input.tensor] = _size_tensor(picture, size_input)
+        self._tables = _normalisation_tables(picture)
+        self._interpolation = _INTERPOLATIONS[picture.interpolation]
+        self._source_shape: tuple[int, ...] = ()
+
+    def prepare(self, pixels: NDArray[np.uint8]) -> Prepared:
+        """Fill the input tensors from one picture.
+
+        Args:
+            pixels: (H, W, 3) uint8, BGR; only read, and only during the call.
+        """
+        if pixels.shape != self._source_shape:
+            self._lay_out(pixels.shape)
+        cv2.resize(pixels, self._resized.shape[1::-1], dst=self._resized, interpolation=self._interpolation)
+        if self._picture.colour == "RGB":
+            cv2.cvtColor(self._resized, cv2.COLOR_BGR2RGB, dst=self._resized)
+        if self._picture.layout == "NCHW":
+            cv2.split(self._resized, self._parts)
+        for part, target, table in zip(self._parts, self._targets, self._tables, strict=True):
+            _normalise(part, target, table)
+        return self._prepared
+
+    def _lay_out(self, source_shape: tuple[int, ...]) -> None:
+        """Everything that follows from the size of the source picture: content buffers, views, padding."""
+        picture = self._picture
+        network_size_px = (picture.width_px, picture.height_px)
+        geometry = RESIZES[picture.resize]((source_shape[1], source_shape[0]), network_size_px)
+        size = (geometry.content_height_px, geometry.content_width_px)
+        self._resized = np.empty((*size, 3), np.uint8)
+        rows = slice(geometry.offset_y_px, geometry.offset_y_px + geometry.content_height_px)
+        columns = slice(geometry.offset_x_px, geometry.offset_x_px + geometry.content_width_px)
+        wholes = list(self._tensor[0]) if picture.layout == "NCHW" else [self._tensor[0]]
+        self._parts = [np.empty(size, np.uint8) for _ in wholes] if picture.layout == "NCHW" else [self._resized]
+        self._targets = [whole[rows, columns] for whole in wholes]
+        self._draw_padding(wholes)
+        self._prepared = Prepared(self._feeds, geometry)
+        self._source_shape = source_shape
+
+    def _draw_padding(self, wholes: list[NDArray[np.generic]]) -> None:
+        for whole, table in zip(wholes, self._tables, strict=True):
+            _normalise(np.full(whole.shape, self._picture.pad_value, np.uint8), whole, table)
+
+
+def _normalisation_tables(picture: PictureInput) -> list[NDArray[np.generic] | None]:
+    """What each of the 256 pixel values becomes: a table a plane (NCHW) or one of three channels (NHWC).
+
+    None where a pixel keeps its value: a uint8 input normalises inside the graph.
+    """
+    values = np.arange(256)[:, None]
+    tables = ((values * picture.scale - picture.mean) / picture.std).astype(picture.dtype)
+    count = 3 if picture.layout == "NCHW" else 1
+    if picture.dtype == "uint8" or (picture.dtype == "float32" and (tables == values).all()):
+        return [None] * count
+    return [np.ascontiguousarray(part)[None] for part in (tables.T if count == 3 else [tables])]
+
+
+def _normalise(pixels: NDArray[np.uint8], target: NDArray[np.generic], table: NDArray[np.generic] | None) -> None:
+    """Write pixels into their place in the tensor."""
+    if table is None:
+        np.copyto(target, pixels)
+    elif table.dtype == np.float16:  # a look-up only moves bits, and not every OpenCV knows half precision
+        cv2.LUT(pixels, table.view(np.uint16), dst=target.view(np.uint16))
+    else:
+        cv2.LUT(pixels, table, dst=target)
+
+
+def _size_tensor(picture: PictureInput, size_input: SizeInput) -> NDArray[np.generic]:
+    """(1, 2): the network's own input size, in the order the network asks for."""
+    size = (picture.width_px, picture.height_px)
+    return np.array([size if size_input.order == "width_height" else size[::-1]], size_input.dtype)
