@@ -97,12 +97,12 @@ def _show_findings(findings: Findings, terminal: Terminal) -> None:
     rows = []
     for name, reasons in findings.items():
         if not reasons:
-            rows.append((f"[green]✓[/] {name}", "nothing", ""))
+            rows.append((f"[green]✓ {name}[/]", "nothing"))
         for number, reason in enumerate(reasons):
-            against = f"{reason.what}: {reason.got}, needs {reason.expected}"
-            rows.append((f"[red]✗[/] {name}" if number == 0 else "", escape(against), escape(reason.remedy)))
+            against = escape(f"{reason.what}: {reason.got}, needs {reason.expected}")
+            rows.append((f"[red]✗[/] {name}" if number == 0 else "", f"{against} [dim]→ {escape(reason.remedy)}[/]"))
     terminal.say("")
-    terminal.table("", ("Profile", "what stands against it", "what to do"), rows)
+    terminal.table("", ("Profile", "what stands against it [dim]→ what to do[/]"), rows)
 
 
 def _module(machine: Machine) -> str:

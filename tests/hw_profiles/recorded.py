@@ -72,7 +72,7 @@ def _cpufreq(*, now_khz: int, most_khz: int, governor: str) -> Files:
     }
 
 
-def _python(minor: int, **versions: str) -> Files:
+def python_packages(minor: int, **versions: str) -> Files:
     folder = f"usr/lib/python3.{minor}/dist-packages"
     return {
         f"{folder}/{name}-{version}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -112,7 +112,7 @@ ORIN_NANO_8GB: Files = {
     "sys/class/hwmon/hwmon3/oc3_event_cnt": "2\n",
     **_rails("sys/class/hwmon/hwmon1", VDD_IN=(4984, 1856), VDD_CPU_GPU_CV=(4984, 688), VDD_SOC=(4984, 432)),
     **_cpufreq(now_khz=960_000, most_khz=1_344_000, governor="schedutil"),
-    **_python(10, tensorrt="10.3.0", pycuda="2025.1"),
+    **python_packages(10, tensorrt="10.3.0", pycuda="2025.1"),
 }
 
 ORIN_NX_16GB: Files = {
@@ -142,7 +142,7 @@ AGX_ORIN_64GB: Files = {
     "sys/class/devfreq/17000000.ga10b/max_freq": "1300500000\n",
     **_rails("sys/class/hwmon/hwmon4", VDD_GPU_SOC=(20_000, 250), VDD_CPU_CV=(20_000, 160), VIN_SYS_5V0=(5000, 1100)),
     **_cpufreq(now_khz=2_201_600, most_khz=2_201_600, governor="performance"),
-    **_python(8, tensorrt="8.5.2.2", pycuda="2024.1"),
+    **python_packages(8, tensorrt="8.5.2.2", pycuda="2024.1"),
 }
 
 AGX_THOR: Files = {
@@ -161,7 +161,7 @@ AGX_THOR: Files = {
     "sys/class/hwmon/hwmon2/name": "ina238\n",
     "sys/class/hwmon/hwmon2/power1_input": "38250000\n",
     **_cpufreq(now_khz=2_601_000, most_khz=2_601_000, governor="schedutil"),
-    **_python(12, tensorrt="10.13.3.9", pycuda="2025.1"),
+    **python_packages(12, tensorrt="10.13.3.9", pycuda="2025.1"),
 }
 
 X86_SERVER: Files = {
@@ -183,7 +183,7 @@ X86_SERVER: Files = {
     "sys/class/powercap/intel-rapl:1/energy_uj": "7000000\n",
     "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count": "3\n",
     **_cpufreq(now_khz=2_100_000, most_khz=3_400_000, governor="powersave"),
-    **_python(12, onnxruntime_gpu="1.20.1"),
+    **python_packages(12, onnxruntime_gpu="1.20.1"),
 }
 
 RASPBERRY_PI_5: Files = {
@@ -197,5 +197,5 @@ RASPBERRY_PI_5: Files = {
     "proc/meminfo": _memory(8_245_248),
     "sys/class/thermal/thermal_zone0/temp": "51800\n",
     **_cpufreq(now_khz=1_500_000, most_khz=2_400_000, governor="ondemand"),
-    **_python(11, onnxruntime="1.20.1"),
+    **python_packages(11, onnxruntime="1.20.1"),
 }
