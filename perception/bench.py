@@ -64,7 +64,10 @@ def compare(pipeline: Pipeline, frames: Sequence[Frame], *, samples: int, on_sam
     engine, whole = LatencyRecorder(), LatencyRecorder()
     for sample in range(samples):
         index = sample % len(frames)
-        turns = [(engine, lambda i=index: pipeline.engine.infer(prepared[i])), (whole, lambda i=index: pipeline.step(frames[i]))]
+        turns = [
+            (engine, lambda i=index: pipeline.engine.infer(prepared[i])),
+            (whole, lambda i=index: pipeline.step(frames[i])),
+        ]
         for recorder, work in turns if sample % 2 else reversed(turns):
             recorder.record(_elapsed_ns(work))
         on_sample()

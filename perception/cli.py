@@ -111,7 +111,9 @@ def _overview() -> argparse.ArgumentParser:
 def _load(name: str, verb: Verb) -> VerbModule:
     package = verb.module.split(".")[0]
     if find_spec(package) is None:
-        raise TollgateError(f"this installation has no {package}, which brings {name}; run: pip install 'tollgate[factory]'")
+        raise TollgateError(
+            f"this installation has no {package}, which brings {name}; run: pip install 'tollgate[factory]'"
+        )
     try:
         module: VerbModule = import_module(verb.module)  # type: ignore[assignment]
     except ModuleNotFoundError as error:

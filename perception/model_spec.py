@@ -145,9 +145,7 @@ class ModelSpec(_Strict):
         """Write the YAML whole or not at all."""
         write_atomically(path, self.to_yaml().encode())
 
-    def check_against(
-        self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], *, where: str
-    ) -> None:
+    def check_against(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], *, where: str) -> None:
         """Compare the spec with the tensors a model or engine really has.
 
         Raises:

@@ -2,7 +2,7 @@
 
 A package is a folder::
 
-    manifest.json      names every other file with its size and sha256, and everything that influenced the engine's bytes
+    manifest.json      names every other file with size and sha256, and everything that influenced the engine's bytes
     engine.onnx        the engine (its name depends on the kind)
     model_spec.yaml    how to feed it and how to read it
     profile.yaml       the hardware profile it was built for
@@ -173,7 +173,9 @@ def _manifest(content: bytes, folder: Path) -> Manifest:
     except ValidationError as error:
         raise PackageError(f"{folder}/{MANIFEST}: {one_line(error)}; compile the package again") from error
     if missing := {manifest.engine.file, SPEC, PROFILE} - set(manifest.files):
-        raise PackageError(f"{folder}/{MANIFEST}: does not list {', '.join(sorted(missing))}; compile the package again")
+        raise PackageError(
+            f"{folder}/{MANIFEST}: does not list {', '.join(sorted(missing))}; compile the package again"
+        )
     if outside := [name for name in manifest.files if Path(name).name != name]:
         raise PackageError(f"{folder}/{MANIFEST}: {outside[0]!r} is no plain file name; do not use this package")
     return manifest

@@ -31,7 +31,9 @@ class Tally:
 
     frames: Counter[tuple[str, str]] = field(default_factory=Counter)
     stages: dict[str, LatencyRecorder] = field(
-        default_factory=lambda: {name: LatencyRecorder() for name in ("waited", "preprocess", "infer", "decode", "total")}
+        default_factory=lambda: {
+            name: LatencyRecorder() for name in ("waited", "preprocess", "infer", "decode", "total")
+        }
     )
     detections: int = 0
 
@@ -145,7 +147,7 @@ class Delivery:
 
 
 class Mailbox:
-    """Holds the newest frame of each camera; a displaced frame is handed out too, marked, so that nobody loses count."""
+    """Holds the newest frame of each camera; a displaced frame is handed out too, marked: nobody loses count."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, Delivery] = {}

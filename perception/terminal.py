@@ -1,4 +1,4 @@
-"""What people and machines read from the command line: progress and tables on stderr and stdout, or one JSON on stdout."""
+"""What people and machines read from the command line: progress and tables, or one JSON document on stdout."""
 
 from __future__ import annotations
 
@@ -58,7 +58,13 @@ class Terminal:
     @contextmanager
     def progress(self, what: str, total: int | None) -> Iterator[Step]:
         """A progress bar with time left while the block runs; calling what is lent advances it by one."""
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         with Progress(*columns, console=self._people, transient=True, disable=self._quiet) as progress:
             task = progress.add_task(what, total=total)
             yield lambda: progress.advance(task)

@@ -15,10 +15,13 @@ from perception.errors import EngineError
 class NullEngine:
     """Answers every call with the same tensors after busy-waiting `service_ms`.
 
-    Its file is JSON: `{"inputs": [[name, shape, dtype], …], "outputs": [[name, shape, dtype, fill], …], "service_ms": 0}`.
+    Its file is JSON: `{"inputs": [[name, shape, dtype], …], "outputs": [[name, shape, dtype, fill], …],
+    "service_ms": 0}`.
     """
 
-    def __init__(self, inputs: tuple[TensorInfo, ...], answers: dict[str, NDArray[np.generic]], *, service_ms: float) -> None:
+    def __init__(
+        self, inputs: tuple[TensorInfo, ...], answers: dict[str, NDArray[np.generic]], *, service_ms: float
+    ) -> None:
         """Hold the answer.
 
         Args:
@@ -32,7 +35,7 @@ class NullEngine:
         self._service_ns = int(service_ms * 1e6)
 
     @classmethod
-    def from_bytes(cls, content: bytes, *, threads: int) -> NullEngine:  # noqa: ARG003  (needs no threads)
+    def from_bytes(cls, content: bytes, *, threads: int) -> NullEngine:
         """Open from the JSON described at the class.
 
         Raises:
@@ -41,9 +44,7 @@ class NullEngine:
         try:
             fields = json.loads(content)
             inputs = tuple(TensorInfo(name, tuple(shape), dtype) for name, shape, dtype in fields["inputs"])
-            answers = {
-                name: np.full(shape, fill, dtype=dtype) for name, shape, dtype, fill in fields["outputs"]
-            }
+            answers = {name: np.full(shape, fill, dtype=dtype) for name, shape, dtype, fill in fields["outputs"]}
             return cls(inputs, answers, service_ms=float(fields["service_ms"]))
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(f"null engine: not its JSON ({error}); see perception.engines.null") from error

@@ -32,7 +32,9 @@ class OnnxRuntimeEngine:
     time alone are allocated by the runtime, at each call.
     """
 
-    def __init__(self, content: bytes, *, threads: int, profile_prefix: str | None = None, optimise: bool = True) -> None:
+    def __init__(
+        self, content: bytes, *, threads: int, profile_prefix: str | None = None, optimise: bool = True
+    ) -> None:
         """Open a session.
 
         Args:
@@ -47,8 +49,10 @@ class OnnxRuntimeEngine:
         options = _session_options(threads, profile_prefix=profile_prefix, optimise=optimise)
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001  (the binding raises bare C++ exceptions of many types)
-            raise EngineError(f"ONNX Runtime {onnxruntime.__version__} refuses the model: {_one_line(error)}") from error
+        except Exception as error:
+            raise EngineError(
+                f"ONNX Runtime {onnxruntime.__version__} refuses the model: {_one_line(error)}"
+            ) from error
         self.inputs = tuple(_tensor_info(value) for value in self._session.get_inputs())
         self.outputs = tuple(_tensor_info(value) for value in self._session.get_outputs())
         self._binding = self._session.io_binding()
@@ -68,7 +72,7 @@ class OnnxRuntimeEngine:
             self._bind_input(tensor, feeds)
         try:
             self._session.run_with_iobinding(self._binding)
-        except Exception as error:  # noqa: BLE001  (as above)
+        except Exception as error:
             raise EngineError(f"ONNX Runtime failed: {_one_line(error)}") from error
         if len(self._held) == len(self.outputs):
             return self._held
@@ -107,9 +111,7 @@ class OnnxRuntimeEngine:
             self._bound_inputs[tensor.name] = address
 
 
-def _session_options(
-    threads: int, *, profile_prefix: str | None, optimise: bool
-) -> onnxruntime.SessionOptions:
+def _session_options(threads: int, *, profile_prefix: str | None, optimise: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
