@@ -194,6 +194,19 @@ def test_an_empty_tensorrt_range_is_refused() -> None:
         Profile.from_yaml(text, where="mine")
 
 
+def test_the_documentation_shows_a_profile_that_loads_and_lists_all_shipped_ones() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "profiles.md").read_text()
+    example = page.split("```yaml\n")[1].split("```")[0]
+    assert Profile.from_yaml(example, where="docs/profiles.md").name == "robot"
+    assert all(f"| `{name}` |" in page for name in SHIPPED)
+
+
+@pytest.mark.parametrize("field", Profile.model_fields)
+def test_the_documentation_explains_every_field(field: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "profiles.md").read_text()
+    assert f"`{field}" in page or f"\n{field}: " in page
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
         ProfileError, match=r"profile 'x87_cpu' is not known; expected one of arm_cpu, .*, x86_h200, or"
