@@ -6,18 +6,27 @@ from or the decision it stands for. `docs/profiles.md` explains the file field b
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Hashable
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, model_validator
 
 from hw_profiles.errors import ProfileError
+from hw_profiles.profile_yaml import model_from_yaml, yaml_from_model
+from hw_profiles.quantity import (
+    Cameras,
+    Cores,
+    Gibibytes,
+    GigabytesPerSecond,
+    Hertz,
+    Megahertz,
+    Milliseconds,
+    Pixels,
+    Strict,
+    Threads,
+)
 
 BYTES_PER_GIB = 1 << 30
 SHIPPED = "profiles"
@@ -27,57 +36,7 @@ ProfilePrecision = Literal["fp32", "fp16", "int8"]
 Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$")]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class Quantity(_Strict):
-    """A number with its unit and where it comes from: a data sheet, a measurement, or a decision of this project."""
-
-    value: int | float
-    unit: str
-    source: str = Field(min_length=1)
-
-    @field_validator("value", mode="before")
-    @classmethod
-    def _is_a_number(cls, value: object) -> object:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"got {value!r}, expected a number")
-        return value
-
-
-def _quantity_in(unit: str, *, whole: bool = False) -> AfterValidator:
-    def check(quantity: Quantity) -> Quantity:
-        if quantity.unit != unit:
-            raise ValueError(f"got unit {quantity.unit!r}, expected {unit!r}")
-        if not math.isfinite(quantity.value) or quantity.value < 0:
-            raise ValueError(f"got {quantity.value} {unit}, expected a finite number of at least 0 {unit}")
-        if whole and not isinstance(quantity.value, int):
-            raise ValueError(f"got {quantity.value} {unit}, expected a whole number")
-        return quantity
-
-    return AfterValidator(check)
-
-
-def _above_zero(quantity: Quantity) -> Quantity:
-    if quantity.value <= 0:
-        raise ValueError(f"got {quantity.value} {quantity.unit}, expected more than 0 {quantity.unit}")
-    return quantity
-
-
-_POSITIVE = AfterValidator(_above_zero)
-Milliseconds = Annotated[Quantity, _quantity_in("ms"), _POSITIVE]
-Pixels = Annotated[Quantity, _quantity_in("px", whole=True), _POSITIVE]
-Hertz = Annotated[Quantity, _quantity_in("Hz"), _POSITIVE]
-Megahertz = Annotated[Quantity, _quantity_in("MHz"), _POSITIVE]
-Cameras = Annotated[Quantity, _quantity_in("cameras", whole=True), _POSITIVE]
-Threads = Annotated[Quantity, _quantity_in("threads", whole=True), _POSITIVE]
-Cores = Annotated[Quantity, _quantity_in("cores", whole=True)]
-Gibibytes = Annotated[Quantity, _quantity_in("GiB"), _POSITIVE]
-GigabytesPerSecond = Annotated[Quantity, _quantity_in("GB/s"), _POSITIVE]
-
-
-class CameraSet(_Strict):
+class CameraSet(Strict):
     """The cameras the machine must serve: how many, how large, how often."""
 
     number: Cameras
@@ -106,7 +65,7 @@ class CameraSet(_Strict):
         return float(self.rate.value)
 
 
-class Budget(_Strict):
+class Budget(Strict):
     """How the deadline is shared out over the stages of one frame."""
 
     preprocess: Milliseconds
@@ -134,14 +93,14 @@ class Budget(_Strict):
         return self.preprocess_ms + self.infer_ms + self.postprocess_ms
 
 
-class ModuleId(_Strict):
+class ModuleId(Strict):
     """Part numbers by which the device tree names the compute module, such as `p3767-0005`."""
 
     numbers: tuple[str, ...] = Field(min_length=1, strict=False)
     source: str = Field(min_length=1)
 
 
-class Gpu(_Strict):
+class Gpu(Strict):
     """The GPU as its maker describes it.
 
     Attributes:
@@ -157,14 +116,14 @@ class Gpu(_Strict):
     source: str = Field(min_length=1)
 
 
-class PowerMode(_Strict):
+class PowerMode(Strict):
     """An nvpmodel power mode. Its id differs between modules and is looked up on the machine."""
 
     name: str
     source: str = Field(min_length=1)
 
 
-class JetPack(_Strict):
+class JetPack(Strict):
     """The versions one JetPack release brings."""
 
     jetpack: Version
@@ -174,7 +133,7 @@ class JetPack(_Strict):
     source: str = Field(min_length=1)
 
 
-class TensorRTRange(_Strict):
+class TensorRTRange(Strict):
     """TensorRT versions the profile covers: `minimum` ≤ version < `below`.
 
     Attributes:
@@ -201,7 +160,7 @@ class TensorRTRange(_Strict):
         return version_key(self.minimum) <= version_key(version) < version_key(self.below)
 
 
-class Profile(_Strict):
+class Profile(Strict):
     """One machine in one power mode, the cameras it serves and the time it has.
 
     Attributes:
@@ -288,20 +247,11 @@ class Profile(_Strict):
         Raises:
             ProfileError: no YAML, unknown or missing field, wrong unit, or stages that exceed the deadline.
         """
-        try:
-            return cls.model_validate(yaml.load(text, Loader=_OnceLoader))
-        except yaml.MarkedYAMLError as error:
-            raise ProfileError(f"{where}: {_yaml_complaint(error)}; correct the YAML there") from error
-        except yaml.YAMLError as error:
-            raise ProfileError(f"{where}: no YAML ({' '.join(str(error).split())}); write it as text") from error
-        except ValidationError as error:
-            complaints = "; ".join(_complaint(item) for item in error.errors())
-            raise ProfileError(f"{where}: {complaints}; docs/profiles.md explains the fields") from error
+        return model_from_yaml(cls, text, where=where)
 
     def to_yaml(self) -> str:
         """The YAML document; reading it gives an equal profile."""
-        document = self.model_dump(mode="json", exclude_none=True)
-        return yaml.dump(document, Dumper=_LineDumper, sort_keys=False, allow_unicode=True, width=math.inf)
+        return yaml_from_model(self)
 
 
 def version_key(version: str) -> tuple[int, ...]:
@@ -347,60 +297,3 @@ def _text_of(path: Path) -> str:
         ) from error
     except UnicodeDecodeError as error:
         raise ProfileError(f"{path}: byte {error.start} is no UTF-8; expected a profile in YAML") from error
-
-
-def _yaml_complaint(error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return place + (error.problem or error.context or "no YAML")
-
-
-def _complaint(item: ErrorDetails) -> str:
-    """One complaint of pydantic as field, got, expected."""
-    place = ".".join(str(part) for part in item["loc"])
-    got = repr(item["input"])[:60]
-    match item["type"]:
-        case "missing":
-            words = "is missing"
-        case "extra_forbidden":
-            words = "is no field of a profile"
-        case "value_error":
-            words = item["msg"].removeprefix("Value error, ")
-        case "literal_error":
-            words = f"got {got}, expected {item['ctx']['expected']}"
-        case _:
-            words = f"got {got}, {item['msg'].replace('Input', 'it').replace('String', 'it')}"
-    return f"{place}: {words}" if place else words
-
-
-class _OnceLoader(yaml.SafeLoader):
-    """Refuses a key written twice: plain YAML loaders keep the last one and say nothing."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            key = key_node.value
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key!r} is written twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-class _LineDumper(yaml.SafeDumper):
-    """Writes a fact with its source, and every list of words, on one line."""
-
-
-def _one_line_fact(dumper: yaml.SafeDumper, mapping: dict[str, object]) -> yaml.MappingNode:
-    fact = "source" in mapping and not any(isinstance(value, dict | list) for value in mapping.values())
-    return dumper.represent_mapping("tag:yaml.org,2002:map", mapping, flow_style=fact)
-
-
-def _one_line_words(dumper: yaml.SafeDumper, items: list[object]) -> yaml.SequenceNode:
-    words = all(isinstance(item, str) for item in items)
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=words)
-
-
-_LineDumper.add_representer(dict, _one_line_fact)
-_LineDumper.add_representer(list, _one_line_words)

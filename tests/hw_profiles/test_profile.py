@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,7 @@ def test_a_quantity_is_written_on_one_line() -> None:
         ("value: 23,", "value: .inf,", r"budget\.infer: got inf ms, expected a finite number"),
         ("value: 23,", "value: 0,", r"budget\.infer: got 0 ms, expected more than 0 ms"),
         ("value: 23,", "value: '23',", r"budget\.infer\.value: got '23', expected a number"),
+        ("value: 23,", f"value: {10**400},", r"budget\.infer\.value: got a number of 1329 bits, expected at most 64"),
         ("value: 23,", "value: true,", r"budget\.infer\.value: got True, expected a number"),
         (
             "engine_kind: onnxrt",
@@ -145,7 +147,21 @@ def test_a_wrong_profile_is_refused_in_one_line_naming_field_got_and_expected(ol
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "12", "\0", "a: &x [*x]\n", "!!python/object:os.system {}\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "- a\n- b\n",
+        "12",
+        "\0",
+        "a: &x [*x]\n",
+        "!!python/object:os.system {}\n",
+        "name: 2020-13-45\n",
+        "? [a]\n: b\n",
+        "? {a: b}\n: c\n",
+        "[" * 5000,
+    ],
+)
 def test_what_is_no_profile_at_all_is_refused(text: str) -> None:
     with pytest.raises(ProfileError, match=r"^mine\.yaml: "):
         Profile.from_yaml(text, where="mine.yaml")
@@ -248,6 +264,14 @@ def test_any_profile_comes_back_equal_from_its_file(
         document["budget"][stage]["value"] = taken_ms
     profile = Profile.from_yaml(yaml.safe_dump(document, allow_unicode=True), where="drawn")
     assert Profile.from_yaml(profile.to_yaml(), where="again") == profile
+
+
+@given(st.integers(0, 1300), st.text(max_size=3), st.integers(0, 40))
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(place: int, inserted: str, removed: int) -> None:
+    text = load_profile("x86_cpu").to_yaml()
+    damaged = text[:place] + inserted + text[place + removed :]
+    with suppress(ProfileError):
+        assert Profile.from_yaml(damaged, where="damaged").name
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=4), st.lists(st.integers(0, 40), min_size=1, max_size=4))
