@@ -68,14 +68,14 @@ def name_nodes(model: onnx.ModelProto) -> list[str]:
             node.name = _free_name(stem, taken, seen)
             seen.add(node.name)
             named += 1
-    return [f"{named} nodes without a name of their own were named"] if named else []
+    return [f"{named} nodes without a name of their own given one"] if named else []
 
 
 def drop_initializer_inputs(model: onnx.ModelProto) -> list[str]:
     """Weights listed as inputs (as old exporters do) are no inputs."""
     weights = {tensor.name for tensor in model.graph.initializer}
     dropped = _keep(model.graph.input, lambda value: value.name not in weights)
-    return [f"{dropped} initializers were listed as graph inputs: no longer"] if dropped else []
+    return [f"{dropped} initializers taken off the list of graph inputs"] if dropped else []
 
 
 def drop_foreign_parts(model: onnx.ModelProto) -> list[str]:

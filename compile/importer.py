@@ -83,24 +83,25 @@ def _import(path: Path, batch: int, shapes: Mapping[str, tuple[int, ...]]) -> Im
     model_checks.check_weights(source, path)
     changes += cleaning.drop_initializer_inputs(source)
     model_checks.check_interface(source.graph, path)
-    changes += _fix_shapes(source, batch, shapes, path)
-    _know_shapes(source, path)
-    model, cleaned, notes = _clean(source, path)
+    fixed = _fix_shapes(source, batch, shapes, path)
+    model_checks.check_structure(source, path)
+    _know_shapes(source, path, anew=bool(fixed))
+    model, cleaned, notes, ranks = _clean(source, path)
     return ImportedModel(
         model=model,
         source_sha256=file.sha256,
         source_bytes=file.size_bytes,
         source_opset=source_opset,
         opset=model_checks.opset_of(model),
-        inputs=tuple(_tensor_info(value) for value in model.graph.input),
-        outputs=tuple(_tensor_info(value) for value in model.graph.output),
-        changes=tuple(changes + cleaned),
+        inputs=tuple(_tensor_info(value, 0) for value in model.graph.input),
+        outputs=tuple(_tensor_info(value, ranks[value.name]) for value in model.graph.output),
+        changes=tuple(changes + fixed + cleaned),
         notes=tuple(notes) + model_checks.notes_on(model.graph),
     )
 
 
-def _clean(source: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, list[str], list[str]]:
-    """The most ambitious cleaning that provably computes the same; returns it with changes and notes.
+def _clean(source: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, list[str], list[str], dict[str, int]]:
+    """The most ambitious cleaning that provably computes the same; with changes, notes, and ranks of the outputs.
 
     Raises:
         ModelError: ONNX Runtime cannot run the model as it came, or even tidying it changes its outputs.
@@ -120,24 +121,25 @@ def _clean(source: onnx.ModelProto, path: Path) -> tuple[onnx.ModelProto, list[s
         model_checks.check_sizes(model.graph, path)
         difference = _difference(expected, model, feeds)
         if difference is None:
-            return model, changes, notes + notes_here
+            return model, changes, notes + notes_here, {name: value.ndim for name, value in expected.items()}
         notes.append(f"{what} was given up: {difference}")
     raise ModelError(f"{path}: {'; '.join(notes)}; export it again with opset_version=17")
 
 
-def _know_shapes(source: onnx.ModelProto, path: Path) -> None:
-    """Infer every shape that can be known, and refuse graphs that break the standard.
+def _know_shapes(source: onnx.ModelProto, path: Path, *, anew: bool) -> None:
+    """Infer every shape that can be known; `anew` forgets those that the file declares.
 
     Raises:
-        ModelError: they contradict each other, are absurdly large, or the graph breaks the ONNX standard.
+        ModelError: they contradict each other, or are absurdly large.
     """
+    if anew:
+        cleaning.forget_shapes(source.graph)
     try:
         cleaning.infer_shapes(source)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{path}: its shapes contradict each other ({reason}); export it again") from error
     model_checks.check_sizes(source.graph, path)
-    model_checks.check_structure(source, path)
 
 
 def _cleaned_copy(
@@ -182,8 +184,6 @@ def _fix_shapes(model: onnx.ModelProto, batch: int, shapes: Mapping[str, tuple[i
         if after != shape_of(value):
             _set_shape(value, after)
             said.append(f"input {value.name}: {before} → {list(after)}")
-    if said:
-        cleaning.forget_shapes(model.graph)
     return said
 
 
@@ -238,8 +238,11 @@ def _sides(value: onnx.ValueInfoProto) -> str:
     return f"[{', '.join(side.dim_param or str(side.dim_value or '?') for side in value.type.tensor_type.shape.dim)}]"
 
 
-def _tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
-    return TensorInfo(value.name, shape_of(value) or (), dtype_name(value.type.tensor_type.elem_type))
+def _tensor_info(value: onnx.ValueInfoProto, rank: int) -> TensorInfo:
+    """`rank` is taken where inference could not even tell how many sides there are."""
+    shape = shape_of(value)
+    sides = (UNKNOWN_SIDE,) * rank if shape is None else shape
+    return TensorInfo(value.name, sides, dtype_name(value.type.tensor_type.elem_type))
 
 
 def _random_feeds(model: onnx.ModelProto) -> Outputs:
@@ -247,7 +250,7 @@ def _random_feeds(model: onnx.ModelProto) -> Outputs:
     generator = np.random.default_rng(0)
     feeds: Outputs = {}
     for value in model.graph.input:
-        tensor = _tensor_info(value)
+        tensor = _tensor_info(value, 0)
         if tensor.dtype.startswith("float"):
             feeds[tensor.name] = generator.random(tensor.shape, np.float32).astype(tensor.dtype)
         elif tensor.dtype == "uint8":
