@@ -1,0 +1,97 @@
+"""Which kinds of recording exist, and which of them lies at a path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from perception.errors import SourceError
+from perception.sources.drive import DRIVE_FILE
+from perception.sources.kitti_raw import CAMERA_FOLDERS
+from perception.sources.pictures import PICTURE_SUFFIXES, picture_files
+from perception.sources.prefetch import Prefetched
+from perception.sources.source import Recording
+
+SOURCES: dict[str, tuple[str, str]] = {
+    "drive": ("perception.sources.drive", "DriveSource"),
+    "kitti_raw": ("perception.sources.kitti_raw", "KittiRaw"),
+    "image_folder": ("perception.sources.image_folder", "ImageFolder"),
+    "video": ("perception.sources.video", "VideoSource"),
+}
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".h264", ".h265", ".hevc")
+UNDERSTOOD = (
+    f"a folder with {DRIVE_FILE}, a KITTI raw drive (image_00/data …), a folder of pictures "
+    f"({' '.join(PICTURE_SUFFIXES)}) or a video file ({' '.join(VIDEO_SUFFIXES)})"
+)
+
+
+def source_class(kind: str) -> Any:  # noqa: ANN401  (constructors differ by kind)
+    """The class of a kind of recording; its libraries are imported only now.
+
+    Raises:
+        SourceError: unknown kind.
+    """
+    if kind not in SOURCES:
+        raise SourceError(f"kind of recording {kind!r} is unknown, expected one of {', '.join(SOURCES)}")
+    module, name = SOURCES[kind]
+    return getattr(import_module(module), name)
+
+
+def open_source(path: Path, *, cameras: Sequence[str] = ()) -> Prefetched:
+    """Open the recording at `path`, decoded ahead of its reader.
+
+    Args:
+        path: decided by what lies there; `KIND:PATH` with a name in `SOURCES` decides for you.
+        cameras: the cameras wanted; empty means all.
+
+    Raises:
+        SourceError: nothing lies there, nothing that is understood, or it cannot be opened.
+    """
+    kind, path = _kind_and_path(path)
+    recording: Recording = source_class(kind)(path, cameras=cameras)
+    return Prefetched(recording)
+
+
+def kind_at(path: Path) -> str:
+    """The kind of recording that lies at a path: a name in `SOURCES`.
+
+    Raises:
+        SourceError: nothing lies there, or nothing that is understood.
+    """
+    if not path.exists():
+        raise SourceError(f"{path}: does not exist, expected {UNDERSTOOD}")
+    if path.is_file():
+        return _kind_of_file(path)
+    if (path / DRIVE_FILE).is_file():
+        return "drive"
+    if any((folder / "data").is_dir() for folder in path.glob(CAMERA_FOLDERS)):
+        return "kitti_raw"
+    if picture_files(path):
+        return "image_folder"
+    raise SourceError(f"{path}: is a folder that holds {_content(path)}, expected {UNDERSTOOD}")
+
+
+def _kind_and_path(path: Path) -> tuple[str, Path]:
+    kind, colon, rest = str(path).partition(":")
+    if colon and rest and kind in SOURCES and not path.exists():
+        return kind, Path(rest)
+    return kind_at(path), path
+
+
+def _kind_of_file(path: Path) -> str:
+    if path.name == DRIVE_FILE:
+        return "drive"
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return "video"
+    suffix = path.suffix or "without a suffix"
+    raise SourceError(f"{path}: is a file {suffix}, expected {UNDERSTOOD}; if it is a video, say video:{path}")
+
+
+def _content(folder: Path) -> str:
+    """What a folder holds, in a few words."""
+    names = sorted(child.name + "/" * child.is_dir() for child in folder.iterdir())
+    if not names:
+        return "nothing"
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,150 @@
+"""A video file: every picture with the time its container gives it.
+
+Decoders are made to hide damage: they repair what they can and go on. Here that would put invented pixels before a
+network, so the recording ends with an error at a packet the decoder refuses (`err_detect=explode`), a picture it marks
+as damaged, and a picture that was announced and never shown (`perception.sources.ledger`). What no decoder can know is
+damage that happens to decode, H.265 above all, whose slices carry no check: for that, compare the file's digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import av
+import cv2
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from perception.errors import SourceError
+from perception.frame import Frame
+from perception.sources.ledger import Ledger
+from perception.sources.source import Camera, chosen_cameras, in_capture_order
+
+_ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
+
+
+class VideoSource:
+    """One camera: the first video stream of a file that FFmpeg's libraries read (MP4, MOV, MKV, AVI, TS, …).
+
+    `captured_ns` is the presentation time in the file, on the file's own clock; an uneven frame rate stays uneven. A
+    rotation noted in the file is applied. Colours follow the file's own matrix and range, BT.601 where it says nothing.
+    The camera is named after the file's stem. Pixels are read-only and live as long as somebody holds them.
+    """
+
+    def __init__(self, path: Path, *, cameras: Sequence[str] = ()) -> None:
+        """Open the file and decode its first picture.
+
+        Args:
+            path: the video file.
+            cameras: the cameras wanted; none but the file's stem exists here.
+
+        Raises:
+            SourceError: missing, empty, no video, or its first picture cannot be decoded.
+        """
+        chosen_cameras([path.stem], cameras, where=path)
+        self._path = path
+        with _opened(path) as (container, stream):
+            rate, count = stream.average_rate, stream.frames
+            pixels, _ = next(_pictures(path, container, stream))
+        height_px, width_px = pixels.shape[:2]
+        self.cameras = (Camera(path.stem, width_px, height_px, float(rate) if rate else None, count or None),)
+
+    def frames(self) -> Iterator[Frame]:
+        """See `FrameSource.frames`."""
+        return in_capture_order([self.camera_frames(self._path.stem)])
+
+    def camera_frames(self, camera_id: str) -> Generator[Frame]:
+        """See `Recording.camera_frames`."""
+        with _opened(self._path) as (container, stream):
+            for frame_id, (pixels, captured_ns) in enumerate(_pictures(self._path, container, stream)):
+                yield Frame(pixels, camera_id, frame_id, captured_ns, f"{frame_id:06d}")
+
+    def close(self) -> None:
+        """See `FrameSource.close`. Every iterator holds its own file; none is held here."""
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Lend the file and its first video stream, set to decode with all cores and to refuse damage."""
+    container = _container(path)
+    try:
+        if not container.streams.video:
+            kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "none"
+            raise SourceError(
+                f"{path}: holds no video (streams: {kinds}), expected a video stream; choose another file"
+            )
+        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise SourceError(f"{path}: no decoder for its video here; convert it with: ffmpeg -i FILE NEW.mp4")
+        stream.thread_type = "AUTO"
+        stream.codec_context.options = {"err_detect": "explode"}
+        yield container, stream
+    finally:
+        container.close()
+
+
+def _container(path: Path) -> InputContainer:
+    try:
+        if path.stat().st_size == 0:
+            raise SourceError(f"{path}: is empty (0 bytes), expected a video file; copy or record it again")
+        container: InputContainer = av.open(f"file:{path}", metadata_errors="replace")
+        return container
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    except av.error.FFmpegError as error:
+        raise SourceError(
+            f"{path}: is no video that can be read ({_reason(error)}); it is truncated or of another kind: copy it "
+            "again, or convert it with: ffmpeg -i FILE NEW.mp4"
+        ) from error
+
+
+def _pictures(path: Path, container: InputContainer, stream: VideoStream) -> Generator[tuple[NDArray[np.uint8], int]]:
+    """Pixels (H, W, 3) BGR, read-only, with their time in nanoseconds.
+
+    Raises:
+        SourceError: damage, after the pictures before it.
+    """
+    ledger, reformatter = Ledger(path, container, stream), VideoReformatter()
+    for picture in _decoded(container, stream, ledger):
+        time_ns = ledger.settle(picture)
+        yield _pixels(picture, reformatter), time_ns
+    ledger.close()
+
+
+def _decoded(container: InputContainer, stream: VideoStream, ledger: Ledger) -> Generator[VideoFrame]:
+    """What the decoder shows, up to its first failure."""
+    decoder = stream.codec_context
+    try:
+        for packet in container.demux(stream):
+            shown = ledger.announce(packet)
+            if packet.is_corrupt:
+                ledger.blame("the container marks a packet as damaged")
+                yield from decoder.decode(None)
+                return
+            if shown:
+                yield from decoder.decode(packet)
+    except av.error.FFmpegError as error:
+        # What the decoder still holds is not asked for: it may have been invented from the picture that failed.
+        ledger.blame(_reason(error))
+
+
+def _pixels(picture: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
+    """As BGR, in the decoder's own memory. One scaler for all pictures, on this thread: the default sets one up anew
+    and wakes every core for each picture, at two to four times the cost.
+    """
+    pixels = cast("NDArray[np.uint8]", reformatter.reformat(picture, format="bgr24", threads=1).to_ndarray())
+    if picture.rotation:
+        pixels = cv2.rotate(pixels, _ROTATIONS[picture.rotation % 360])
+    pixels.flags.writeable = False
+    return pixels
+
+
+def _reason(error: av.error.FFmpegError) -> str:
+    return str(error.strerror or error).lower()

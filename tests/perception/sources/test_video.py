@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from perception.errors import SourceError
+from perception.frame import Frame
+from perception.sources.video import VideoSource
+from tests.perception.sources.recordings import (
+    H264,
+    HEIGHT_PX,
+    HEVC,
+    MJPEG,
+    MPEG4,
+    WIDTH_PX,
+    Coding,
+    index_of,
+    overwrite,
+    packet_span,
+    picture,
+    write_video,
+)
+
+NO_REORDERING = Coding(options=(("bf", "0"),))
+INDEX_IN_FRONT = Coding(container_options=(("movflags", "+faststart"),))
+
+
+def collect(path: Path) -> tuple[list[Frame], str]:
+    """The frames that come, and the sentence that ends them; "" where the recording ends by itself."""
+    frames: list[Frame] = []
+    try:
+        for frame in VideoSource(path).frames():
+            frames.append(frame)
+    except SourceError as error:
+        return frames, str(error)
+    return frames, ""
+
+
+@pytest.mark.parametrize(
+    ("name", "coding"),
+    [
+        ("a.mp4", H264),
+        ("a.mkv", H264),
+        ("a.ts", H264),
+        ("a.avi", H264),
+        ("a.mp4", HEVC),
+        ("a.avi", MJPEG),
+        ("a.mov", MJPEG),
+        ("a.mp4", MPEG4),
+        ("a.avi", MPEG4),
+    ],
+)
+def test_every_picture_comes_once_in_order_at_its_time(tmp_path, name, coding):
+    frames, end = collect(write_video(tmp_path / name, 30, coding=coding))
+    assert end == ""
+    assert [index_of(frame.pixels) for frame in frames] == list(range(30))
+    assert [frame.frame_id for frame in frames] == list(range(30))
+    assert {b.captured_ns - a.captured_ns for a, b in pairwise(frames)} == {40_000_000}
+
+
+def test_pixels_are_the_picture_that_was_encoded_as_bgr(tmp_path):
+    finest = Coding(options=(("crf", "4"),))
+    frame = next(VideoSource(write_video(tmp_path / "a.mp4", 3, coding=finest)).frames())
+    assert frame.pixels.shape == (HEIGHT_PX, WIDTH_PX, 3)
+    assert frame.pixels.dtype == np.uint8
+    assert np.abs(frame.pixels.astype(int) - picture(0)).mean() < 4
+
+
+@pytest.mark.parametrize(("matrix", "coefficients"), [(1, (0.2126, 0.0722)), (6, (0.299, 0.114)), (2, (0.299, 0.114))])
+def test_colours_follow_the_matrix_that_the_file_names(tmp_path, matrix, coefficients):
+    red, green, blue = 200, 60, 30
+    kr, kb = coefficients
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    values = (
+        16 + 219 * luma / 255,
+        128 + 112 * (blue - luma) / (1 - kb) / 255,
+        128 + 112 * (red - luma) / (1 - kr) / 255,
+    )
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"qp": "0"})
+        stream.width = stream.height = 64
+        stream.pix_fmt, stream.codec_context.colorspace = "yuv420p", matrix
+        frame = av.VideoFrame(64, 64, "yuv420p")
+        for plane, value in zip(frame.planes, values, strict=True):
+            plane.update(bytes([round(value)]) * plane.buffer_size)
+        frame.colorspace = matrix
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    pixels = next(VideoSource(tmp_path / "a.mp4").frames()).pixels
+    assert np.abs(pixels[32, 32].astype(int) - (blue, green, red)).max() <= 3
+
+
+def test_an_uneven_frame_rate_stays_uneven(tmp_path):
+    times_ms = [0, 33, 67, 100, 180, 181, 250, 400, 401, 500]
+    frames, _ = collect(write_video(tmp_path / "a.mp4", 10, times_ms=times_ms))
+    assert [frame.captured_ns for frame in frames] == [1_000_000 * time for time in times_ms]
+
+
+def test_times_of_a_tick_that_is_no_whole_nanosecond_are_rounded_and_do_not_drift(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = WIDTH_PX, HEIGHT_PX, "yuv420p"
+        for index in range(31):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(index), format="bgr24")))
+        container.mux(stream.encode(None))
+    frames, _ = collect(tmp_path / "a.mp4")
+    assert (frames[1].captured_ns, frames[30].captured_ns) == (33_333_333, 1_000_000_000)
+
+
+def test_the_camera_is_described_before_anything_is_read(tmp_path):
+    source = VideoSource(write_video(tmp_path / "front.mp4", 12))
+    (camera,) = source.cameras
+    assert (camera.camera_id, camera.width_px, camera.height_px) == ("front", WIDTH_PX, HEIGHT_PX)
+    assert (camera.rate_hz, camera.frame_count) == (25.0, 12)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turns"),
+    [((0, 1, -1, 0), 3), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)],
+    ids=["90 clockwise", "180", "90 counterclockwise"],
+)
+def test_a_rotation_noted_in_the_file_is_applied(tmp_path, matrix, turns):
+    upright = next(VideoSource(write_video(tmp_path / "a.mp4", 2)).frames()).pixels
+    a, b, c, d = (value * 65536 for value in matrix)
+    header = (tmp_path / "a.mp4").read_bytes().index(b"tkhd")
+    overwrite(tmp_path / "a.mp4", header + 44, struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30))
+    source = VideoSource(tmp_path / "a.mp4")
+    rotated = next(source.frames()).pixels
+    assert np.array_equal(rotated, np.rot90(upright, turns))
+    assert (source.cameras[0].height_px, source.cameras[0].width_px) == rotated.shape[:2]
+
+
+def test_a_stream_cut_out_of_a_broadcast_starts_at_its_first_key_picture(tmp_path):
+    whole = write_video(tmp_path / "a.ts", 40).read_bytes()
+    (tmp_path / "cut.ts").write_bytes(whole[len(whole) // 188 // 3 * 188 :])
+    frames, end = collect(tmp_path / "cut.ts")
+    assert end == ""
+    assert [index_of(frame.pixels) for frame in frames] == list(range(24, 40))
+
+
+@pytest.mark.parametrize("coding", [H264, NO_REORDERING, HEVC, MPEG4, MJPEG], ids=lambda coding: str(coding.codec))
+@pytest.mark.parametrize("damaged", [0, 7, 20, 39])
+def test_a_damaged_packet_ends_the_recording_before_any_invented_picture(tmp_path, coding, damaged):
+    path = write_video(tmp_path / "a.mov", 40, coding=coding)
+    whole = [frame.pixels for frame in VideoSource(path).frames()]
+    start, size = packet_span(path, damaged)
+    overwrite(path, start, np.random.default_rng(1).bytes(size))
+    frames, end = collect(path)
+    count = len(frames)
+    assert end.startswith(f"{path}: cannot be decoded from frame {count} ({count * 0.04:.3f} s) on (")
+    assert end.endswith("the file is damaged: copy it again, or cut it there")
+    assert damaged - 5 <= count <= damaged
+    assert all(np.array_equal(frame.pixels, good) for frame, good in zip(frames, whole, strict=False))
+
+
+def test_frames_before_the_damage_come_all_where_pictures_are_not_reordered(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 40, coding=NO_REORDERING)
+    start, size = packet_span(path, 20)
+    overwrite(path, start, bytes(size))
+    frames, end = collect(path)
+    assert [index_of(frame.pixels) for frame in frames] == list(range(20))
+    assert "frame 20 (0.800 s)" in end
+
+
+@pytest.mark.parametrize("place", [0.3, 0.5, 0.7, 0.9])
+def test_a_lost_transport_packet_is_noticed(tmp_path, place):
+    path = write_video(tmp_path / "a.ts", 40)
+    whole = path.read_bytes()
+    of_video = [start for start in range(0, len(whole), 188) if whole[start + 1] & 31 == 1 and whole[start + 2] == 0]
+    lost = of_video[int(place * len(of_video))]
+    path.write_bytes(whole[:lost] + whole[lost + 188 :])
+    frames, end = collect(path)
+    assert len(frames) < 40
+    assert "cannot be decoded from frame" in end
+
+
+@pytest.mark.parametrize(
+    ("name", "coding"),
+    [("a.mp4", INDEX_IN_FRONT), ("a.mkv", H264), ("a.avi", H264), ("a.avi", MJPEG), ("a.avi", MPEG4)],
+)
+@pytest.mark.parametrize("kept", [0.5, 0.8])
+def test_a_truncated_file_ends_with_an_error_and_not_as_a_shorter_recording(tmp_path, name, coding, kept):
+    path = write_video(tmp_path / name, 40, coding=coding)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    frames, end = collect(path)
+    assert len(frames) < 40
+    assert "truncated" in end or "damaged" in end
+    assert str(path) in end
+
+
+def test_a_truncated_file_without_its_index_cannot_be_opened(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 40)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(SourceError, match=r"no video that can be read .* truncated or of another kind"):
+        VideoSource(path)
+
+
+@pytest.mark.parametrize("content", [b"not a video at all\n" * 200, bytes(5000)])
+def test_a_file_that_is_no_video_is_refused(tmp_path, content):
+    (tmp_path / "a.mp4").write_bytes(content)
+    with pytest.raises(SourceError, match=r"a\.mp4: is no video that can be read"):
+        VideoSource(tmp_path / "a.mp4")
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(SourceError, match=r"a\.mp4: is empty \(0 bytes\)"):
+        VideoSource(tmp_path / "a.mp4")
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="No such file"):
+        VideoSource(tmp_path / "a.mp4")
+
+
+def test_a_file_with_sound_only_is_refused(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(SourceError, match=r"holds no video \(streams: audio\)"):
+        VideoSource(tmp_path / "a.mp4")
+
+
+def test_a_bare_stream_without_timestamps_is_refused_with_the_remedy(tmp_path):
+    write_video(tmp_path / "a.h264", 10)
+    with pytest.raises(SourceError, match=r"frame 0 has no timestamp.*ffmpeg -framerate HZ"):
+        VideoSource(tmp_path / "a.h264")
+
+
+def test_a_name_that_looks_like_a_protocol_is_a_file(tmp_path):
+    frames, end = collect(write_video(tmp_path / "concat:a.mp4", 3))
+    assert (len(frames), end) == (3, "")
+
+
+@pytest.mark.shared
+def test_recordings_of_real_cameras_are_read_to_their_last_frame(shared_data):
+    for name, count in (("udacity_solidWhiteRight", 221), ("udacity_vehicle_test_video", 38)):
+        frames, end = collect(shared_data / "clips" / f"{name}.mp4")
+        assert (len(frames), end) == (count, "")
+        assert {b.captured_ns - a.captured_ns for a, b in pairwise(frames)} == {40_000_000}
