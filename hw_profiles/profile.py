@@ -14,7 +14,6 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hw_profiles.errors import ProfileError
-from hw_profiles.profile_yaml import model_from_yaml, yaml_from_model
 from hw_profiles.quantity import (
     Cameras,
     Cores,
@@ -27,9 +26,11 @@ from hw_profiles.quantity import (
     Strict,
     Threads,
 )
+from hw_profiles.yaml_files import Refusal, model_from_yaml, yaml_from_model
 
 BYTES_PER_GIB = 1 << 30
 SHIPPED = "profiles"
+REFUSAL = Refusal(ProfileError, "docs/profiles.md")
 
 EngineKind = Literal["onnxrt", "tensorrt"]
 ProfilePrecision = Literal["fp32", "fp16", "int8"]
@@ -247,7 +248,7 @@ class Profile(Strict):
         Raises:
             ProfileError: no YAML, unknown or missing field, wrong unit, or stages that exceed the deadline.
         """
-        return model_from_yaml(cls, text, where=where)
+        return model_from_yaml(cls, text, where=where, refusal=REFUSAL)
 
     def to_yaml(self) -> str:
         """The YAML document; reading it gives an equal profile."""

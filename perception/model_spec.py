@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hw_profiles.yaml_files import Refusal, model_from_yaml
 from perception.engines.engine import TensorInfo
 from perception.errors import SpecError
 from perception.files import write_atomically
+
+REFUSAL = Refusal(SpecError, "docs/model_spec.md")
 
 
 class _Strict(BaseModel):
@@ -126,16 +129,7 @@ class ModelSpec(_Strict):
         Raises:
             SpecError: no YAML mapping, or missing, unknown or impossible fields.
         """
-        try:
-            fields = yaml.safe_load(content)
-        except yaml.YAMLError as error:
-            raise SpecError(f"{where}: not YAML ({' '.join(str(error).split())}); fix it or draft it anew") from error
-        if not isinstance(fields, dict):
-            raise SpecError(f"{where}: got {type(fields).__name__}, expected a mapping of ModelSpec fields")
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            raise SpecError(f"{where}: {one_line(error)}; see docs/model_spec.md") from error
+        return model_from_yaml(cls, content, where=where, refusal=REFUSAL)
 
     def to_yaml(self) -> str:
         """As YAML, fields in the order of the class, defaults written out."""
@@ -164,14 +158,6 @@ class ModelSpec(_Strict):
             raise SpecError(
                 f"{where}: input {picture.name} is {picture.dtype}, the spec says {self.picture.dtype}; correct dtype"
             )
-
-
-def one_line(error: ValidationError) -> str:
-    """All complaints of pydantic in one line: field, what is wrong, what stood there."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']} (got {str(item['input'])[:60]})"
-        for item in error.errors()
-    )
 
 
 def _same_inputs(wanted: set[str], present: set[str], where: str) -> None:

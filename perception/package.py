@@ -24,9 +24,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from hw_profiles.profile import Profile
+from hw_profiles.yaml_files import complaints_of
 from perception.errors import PackageError
 from perception.files import json_bytes, sha256_of_bytes, staged_folder
-from perception.model_spec import ModelSpec, one_line
+from perception.model_spec import ModelSpec
 
 MANIFEST, SPEC, PROFILE = "manifest.json", "model_spec.yaml", "profile.yaml"
 
@@ -171,7 +172,7 @@ def _manifest(content: bytes, folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise PackageError(f"{folder}/{MANIFEST}: {one_line(error)}; compile the package again") from error
+        raise PackageError(f"{folder}/{MANIFEST}: {complaints_of(error)}; compile the package again") from error
     if missing := {manifest.engine.file, SPEC, PROFILE} - set(manifest.files):
         raise PackageError(
             f"{folder}/{MANIFEST}: does not list {', '.join(sorted(missing))}; compile the package again"

@@ -38,9 +38,9 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import FormatError, UnverifiedSignatureError
 from securesystemslib.signer import SSlibKey
 
+from hw_profiles.yaml_files import complaints_of
 from perception.errors import TollgateError, VerificationError
 from perception.files import sha256_of_bytes, sha256_of_file
-from perception.model_spec import one_line
 from perception.package import MANIFEST, EnginePackage, open_package
 
 STATEMENT, PACKAGE, JUDGEMENT, REPORT = "statement.dsse.json", "package", "judgement.json", "report.html"
@@ -212,7 +212,7 @@ def _passed_statement(payload: bytes, path: Path) -> Statement:
     try:
         statement = Statement.model_validate_json(payload)
     except ValidationError as error:
-        raise VerificationError(f"{path}: no in-toto test result: {one_line(error)}") from error
+        raise VerificationError(f"{path}: no in-toto test result: {complaints_of(error)}") from error
     predicate = statement.predicate
     if predicate.result != "PASSED":
         raise VerificationError(

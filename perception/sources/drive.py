@@ -30,9 +30,9 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
+from hw_profiles.yaml_files import complaints_of
 from perception.errors import SourceError
 from perception.frame import Frame
-from perception.model_spec import one_line
 from perception.sources.source import Camera, chosen_cameras, in_capture_order
 from perception.sources.video import VideoSource
 
@@ -98,7 +98,7 @@ class Drive(_Strict):
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise SourceError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it") from error
         except ValidationError as error:
-            raise SourceError(f"{path}: {one_line(error)}; correct it, see perception/sources/drive.py") from error
+            raise SourceError(f"{path}: {complaints_of(error)}; correct it, see perception/sources/drive.py") from error
 
 
 class DriveSource:

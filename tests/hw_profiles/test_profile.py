@@ -132,7 +132,7 @@ def test_a_quantity_is_written_on_one_line() -> None:
         ("name: x86_cpu", "name: My CPU", r"name: got 'My CPU', it should match pattern"),
         ("arch: x86_64", "arch: riscv64", r"arch: got 'riscv64', expected 'x86_64' or 'aarch64'"),
         ("arch: x86_64\n", "", r"arch: is missing"),
-        ("arch: x86_64", "archh: x86_64", r"archh: is no field of a profile"),
+        ("arch: x86_64", "archh: x86_64", r"archh: is no field here"),
         ("format: tollgate-profile/1", "format: tollgate-profile/9", r"expected 'tollgate-profile/1'"),
         ("arch: x86_64", "arch: x86_64\nname: twice", r"line 5, column 1: key 'name' is written twice"),
         ("arch: x86_64", "arch: [x86_64", r"line \d+, column \d+: "),

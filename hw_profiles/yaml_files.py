@@ -1,31 +1,56 @@
-"""The YAML of profiles: read so that nothing is lost in silence, written so that a person can review it by line."""
+"""YAML at the edge: read so that nothing is lost in silence, written so that a person can review it by line.
+
+Profiles, ModelSpecs, drives, policies and class maps all come through here, so all of them refuse alike.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from hw_profiles.errors import ProfileError
+from hw_profiles.errors import TollgateError
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def model_from_yaml(model: type[Model], text: str, *, where: str) -> Model:
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How one kind of file refuses: which error it raises and which page explains its fields."""
+
+    error: type[TollgateError]
+    page: str
+
+
+def model_from_yaml(model: type[Model], text: str, *, where: str, refusal: Refusal) -> Model:
     """Read a document into a model.
 
     Raises:
-        ProfileError: no YAML, a key written twice, or what the model refuses: every complaint in one line.
+        TollgateError: `refusal.error`: no YAML, a key written twice, or what the model refuses, all in one line.
+    """
+    return model_from_fields(model, _document(text, where, refusal), where=where, refusal=refusal)
+
+
+def model_from_fields(model: type[Model], fields: object, *, where: str, refusal: Refusal) -> Model:
+    """The same from fields that were read already.
+
+    Raises:
+        TollgateError: `refusal.error`: what the model refuses, all in one line.
     """
     try:
-        return model.model_validate(_document(text, where))
+        return model.model_validate(fields)
     except ValidationError as error:
-        complaints = "; ".join(_words_of(item) for item in error.errors())
-        raise ProfileError(f"{where}: {complaints}; docs/profiles.md explains the fields") from error
+        raise refusal.error(f"{where}: {complaints_of(error)}; {refusal.page} explains the fields") from error
+
+
+def complaints_of(error: ValidationError) -> str:
+    """All complaints of pydantic in one line: field, got, expected."""
+    return "; ".join(_words_of(item) for item in error.errors())
 
 
 def yaml_from_model(model: BaseModel) -> str:
@@ -34,13 +59,13 @@ def yaml_from_model(model: BaseModel) -> str:
     return yaml.dump(document, Dumper=_LineDumper, sort_keys=False, allow_unicode=True, width=math.inf)
 
 
-def _document(text: str, where: str) -> object:
+def _document(text: str, where: str, refusal: Refusal) -> object:
     try:
         return yaml.load(text, Loader=_OnceLoader)
     except yaml.MarkedYAMLError as error:
-        raise ProfileError(f"{where}: {_place_and_problem(error)}; correct the YAML there") from error
+        raise refusal.error(f"{where}: {_place_and_problem(error)}; correct the YAML there") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # PyYAML lets a date such as 2020-13-45 fall through
-        raise ProfileError(f"{where}: no YAML ({' '.join(str(error).split())}); write it as plain text") from error
+        raise refusal.error(f"{where}: no YAML ({' '.join(str(error).split())}); write it as plain text") from error
 
 
 def _place_and_problem(error: yaml.MarkedYAMLError) -> str:
@@ -57,7 +82,7 @@ def _words_of(item: ErrorDetails) -> str:
         case "missing":
             words = "is missing"
         case "extra_forbidden":
-            words = "is no field of a profile"
+            words = "is no field here"
         case "value_error":
             words = item["msg"].removeprefix("Value error, ")
         case "literal_error":
