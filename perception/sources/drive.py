@@ -27,16 +27,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from hw_profiles.yaml_files import complaints_of
+from hw_profiles.yaml_files import Refusal, model_from_yaml
 from perception.errors import SourceError
 from perception.frame import Frame
 from perception.sources.source import Camera, chosen_cameras, in_capture_order
 from perception.sources.video import VideoSource
 
 DRIVE_FILE = "drive.yaml"
+
+_REFUSAL = Refusal(SourceError, "perception/sources/drive.py")
 
 
 class _Strict(BaseModel):
@@ -91,14 +92,10 @@ class Drive(_Strict):
         """
         path = path / DRIVE_FILE if path.is_dir() else path
         try:
-            fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-            return cls.model_validate(fields)
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be read ({error.strerror}); expected a recorded drive there") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SourceError(f"{path}: not YAML ({' '.join(str(error).split())}); correct it") from error
-        except ValidationError as error:
-            raise SourceError(f"{path}: {complaints_of(error)}; correct it, see perception/sources/drive.py") from error
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SourceError(f"{path}: cannot be read ({error}); expected a recorded drive there") from error
+        return model_from_yaml(cls, text, where=str(path), refusal=_REFUSAL)
 
 
 class DriveSource:

@@ -131,9 +131,9 @@ def test_pictures_of_another_size_than_stated_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"format": "tollgate-drive/9"}, "format: Input should be 'tollgate-drive/1'"),
-        ({"cameras": []}, "cameras: Tuple should have at least 1 item"),
-        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"format": "tollgate-drive/9"}, "format: got 'tollgate-drive/9', expected 'tollgate-drive/1'"),
+        ({"cameras": []}, r"cameras: got .*at least 1 item"),
+        ({"colour": "red"}, "colour: is no field here"),
     ],
 )
 def test_fields_that_are_wrong_or_unknown_are_named(tmp_path, fields, complaint):
@@ -161,5 +161,5 @@ def test_the_same_camera_twice_is_refused(tmp_path):
 @pytest.mark.parametrize("content", ["{", "- a\n- list\n", ""])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path, content):
     (tmp_path / "drive.yaml").write_text(content)
-    with pytest.raises(SourceError, match=r"drive\.yaml: .*; correct it"):
+    with pytest.raises(SourceError, match=r"drive\.yaml: (line \d+, column \d+: |got )"):
         DriveSource(tmp_path)
