@@ -9,26 +9,32 @@ from numpy.typing import NDArray
 
 from perception.decoders.decoder import Outputs, can_be, known_classes, options_of, require_choice
 from perception.engines.engine import TensorInfo, Tensors
+from perception.errors import SpecError
 from perception.geometry import Geometry, SizePx
 from perception.model_spec import ModelSpec
 from perception.results import SegmentationMap
 
+_MOST_CLASSES = 256  # a SegmentationMap holds uint8
+
 
 class ArgmaxMask:
-    """Role `output`: scores [1, C, h, w] or [1, h, w, C], or the classes themselves, [1, h, w] or [1, 1, h, w].
+    """Role `output`: scores [1, C, h, w] or [1, h, w, C], or the classes themselves, [1, h, w], [1, 1, h, w]
+    or [1, h, w, 1].
 
     Option `layout` says which axis of a score tensor counts the classes; `auto` goes by its length, and takes NCHW
     where both fit. Padding of a letterbox is cut off, to the nearest cell. No score threshold applies.
     """
 
     def __init__(self, spec: ModelSpec, outputs: Mapping[str, TensorInfo]) -> None:
+        self._outputs = Outputs(spec.decoding, outputs, ("output",))
         layout = options_of(spec.decoding, {"layout": "auto"})["layout"]
         require_choice(spec.decoding, "layout", layout, ("auto", "NCHW", "NHWC"))
         self._class_count = class_count = len(spec.classes)
+        if not 2 <= class_count <= _MOST_CLASSES:
+            raise SpecError(f"decoder argmax_mask: got {class_count} classes, expected 2 to {_MOST_CLASSES}")
         shapes = {"NCHW": (1, class_count, -1, -1), "NHWC": (1, -1, -1, class_count)}
         self._score_shapes = {name: shape for name, shape in shapes.items() if layout in ("auto", name)}
-        self._shapes = (*self._score_shapes.values(), (1, -1, -1), (1, 1, -1, -1))
-        self._outputs = Outputs(spec.decoding, outputs, ("output",))
+        self._shapes = (*self._score_shapes.values(), (1, -1, -1), (1, 1, -1, -1), (1, -1, -1, 1))
         self._outputs.require_shape("output", *self._shapes)
         self._network_size_px = (spec.picture.width_px, spec.picture.height_px)
         self._best: NDArray[np.generic] = np.zeros((0, 0), np.float32)
@@ -51,13 +57,14 @@ class ArgmaxMask:
         return None
 
     def _named(self, tensor: NDArray[np.generic]) -> NDArray[np.uint8]:
+        sides = tensor.shape[1:-1] if tensor.ndim == 4 and tensor.shape[1] > 1 else tensor.shape[-2:]
         name = self._outputs.infos["output"].name
-        return known_classes(tensor.reshape(tensor.shape[-2:]), self._class_count, name).astype(np.uint8)
+        return known_classes(tensor.reshape(sides), self._class_count, name).astype(np.uint8)
 
     def _argmax(self, planes: list[NDArray[np.generic]]) -> NDArray[np.uint8]:
         """(h, w) uint8; of equal scores the first class wins.
 
-        A pass over each plane with results in place: three times as fast as `np.argmax` along an axis.
+        One pass over each plane, results in place: `np.argmax` takes several times as long over so short an axis.
         """
         if self._best.shape != planes[0].shape or self._best.dtype != planes[0].dtype:
             self._best, self._better = np.empty_like(planes[0], order="C"), np.empty(planes[0].shape, np.uint8)

@@ -42,16 +42,17 @@ class Decoder(Protocol):
 class Outputs:
     """The tensors a decoder reads, by role."""
 
-    def __init__(self, decoding: Decoding, outputs: Mapping[str, TensorInfo], roles: tuple[str, ...]) -> None:
-        """Bind roles to tensors.
+    def __init__(self, decoding: Decoding, outputs: Mapping[str, TensorInfo], *roles: tuple[str, ...]) -> None:
+        """Bind roles to tensors; `roles` are the sets of roles the decoder can read.
 
         Raises:
             SpecError: the spec gives other roles than the decoder reads, or names an output that is not there.
         """
-        if set(decoding.tensors) != set(roles):
+        if set(decoding.tensors) not in [set(readable) for readable in roles]:
+            expected = " or ".join(", ".join(sorted(readable)) for readable in roles)
             raise SpecError(
                 f"decoder {decoding.decoder}: got the roles {', '.join(sorted(decoding.tensors)) or 'none'}, "
-                f"expected {', '.join(sorted(roles))}; correct decoding.tensors (docs/model_spec.md)"
+                f"expected {expected}; correct decoding.tensors (docs/model_spec.md)"
             )
         if absent := sorted(set(decoding.tensors.values()) - set(outputs)):
             raise SpecError(

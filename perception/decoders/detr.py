@@ -17,10 +17,17 @@ from perception.geometry import Geometry, SizePx
 from perception.model_spec import ModelSpec
 from perception.results import Detections
 
+_QUERIES, _DETECTIONS = ("boxes", "logits"), ("boxes", "labels", "scores")
+
 
 def open_detr(spec: ModelSpec, outputs: Mapping[str, TensorInfo]) -> Decoder:
-    """The decoder for what the graph leaves to be done, told by the roles: `logits` or `labels` and `scores`."""
-    return DetrQueries(spec, outputs) if "logits" in spec.decoding.tensors else DetrDetections(spec, outputs)
+    """The decoder for what the graph leaves to be done, told by the roles.
+
+    Raises:
+        SpecError: the roles are neither of the two sets.
+    """
+    tensors = Outputs(spec.decoding, outputs, _QUERIES, _DETECTIONS)
+    return DetrQueries(spec, tensors) if "logits" in spec.decoding.tensors else DetrDetections(spec, tensors)
 
 
 class DetrDetections:
@@ -29,9 +36,9 @@ class DetrDetections:
     Boxes are x1 y1 x2 y2 in the pixels of the size that was fed, which is always the network's own.
     """
 
-    def __init__(self, spec: ModelSpec, outputs: Mapping[str, TensorInfo]) -> None:
+    def __init__(self, spec: ModelSpec, outputs: Outputs) -> None:
+        self._outputs = outputs
         options_of(spec.decoding, {})
-        self._outputs = Outputs(spec.decoding, outputs, ("boxes", "labels", "scores"))
         self._outputs.require_shape("boxes", (1, -1, 4))
         self._outputs.require_shape("labels", (1, -1))
         self._outputs.require_shape("scores", (1, -1))
@@ -57,10 +64,10 @@ class DetrQueries:
     Boxes are centre x y, width, height as shares of the network's picture; softmax has "no object" as its last class.
     """
 
-    def __init__(self, spec: ModelSpec, outputs: Mapping[str, TensorInfo]) -> None:
+    def __init__(self, spec: ModelSpec, outputs: Outputs) -> None:
+        self._outputs = outputs
         activation = options_of(spec.decoding, {"activation": "sigmoid"})["activation"]
         require_choice(spec.decoding, "activation", activation, ("sigmoid", "softmax"))
-        self._outputs = Outputs(spec.decoding, outputs, ("boxes", "logits"))
         self._softmax = activation == "softmax"
         self._fields = len(spec.classes) + self._softmax
         self._outputs.require_shape("boxes", (1, -1, 4))

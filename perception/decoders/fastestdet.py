@@ -26,8 +26,8 @@ class FastestDet:
     """
 
     def __init__(self, spec: ModelSpec, outputs: Mapping[str, TensorInfo]) -> None:
-        options_of(spec.decoding, {})
         self._outputs = Outputs(spec.decoding, outputs, ("output",))
+        options_of(spec.decoding, {})
         columns, rows = _only_level(spec)
         self._shape = (1, 5 + len(spec.classes), rows, columns)
         self._outputs.require_shape("output", self._shape)

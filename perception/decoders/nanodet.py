@@ -25,10 +25,10 @@ class NanoDet:
     """
 
     def __init__(self, spec: ModelSpec, outputs: Mapping[str, TensorInfo]) -> None:
-        options_of(spec.decoding, {})
         shapes, strides_px = level_shapes(spec), spec.decoding.strides_px
         roles = tuple(f"{kind}_{stride_px}" for stride_px in strides_px for kind in ("cls", "dis"))
         self._outputs = Outputs(spec.decoding, outputs, roles)
+        options_of(spec.decoding, {})
         self._levels = [
             _Level(self._outputs, stride_px, shape, len(spec.classes))
             for stride_px, shape in zip(strides_px, shapes, strict=True)

@@ -21,8 +21,8 @@ class YoloV8:
     """
 
     def __init__(self, spec: ModelSpec, outputs: Mapping[str, TensorInfo]) -> None:
-        options_of(spec.decoding, {})
         self._outputs = Outputs(spec.decoding, outputs, ("output",))
+        options_of(spec.decoding, {})
         self._fields = 4 + len(spec.classes)
         self._shapes = ((1, self._fields, -1), (1, -1, self._fields))
         self._outputs.require_shape("output", *self._shapes)

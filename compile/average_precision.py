@@ -1,0 +1,162 @@
+"""Average precision by the COCO protocol, with pycocotools' own matching.
+
+The precision curve is summed here and not there, so that frames can be weighted: an interval needs the figure over
+frames drawn again and again. Weighted by one, it is pycocotools' figure.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from compile.class_map import ClassGroup
+from compile.labels import LabelledFrame
+from perception.results import Detections
+
+IOUS = np.linspace(0.5, 0.95, 10)
+MOST_DETECTIONS = 100  # in a frame and group, best first, as the protocol has it
+RECALLS = np.linspace(0.0, 1.0, 101)
+
+Counts = NDArray[np.int64]
+Entry = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMatches:
+    """All detections of one group, best score first, and what each was.
+
+    Attributes:
+        frames: (D,) the frame each detection belongs to.
+        right: (T, D) it found a labelled object, at each of `IOUS`.
+        wrong: (T, D) it found nothing. One that found an ignored region is neither.
+        labelled: (F,) objects to find in each frame.
+    """
+
+    frames: Counts
+    right: NDArray[np.bool_]
+    wrong: NDArray[np.bool_]
+    labelled: Counts
+
+    def average_precision(self, draws: Counts | None = None, *, ious: int = len(IOUS)) -> NDArray[np.float64]:
+        """Precision averaged over 101 recalls, at the first so many of `IOUS`; NaN where nothing is labelled.
+
+        Args:
+            draws: (F,) how often each frame counts; None counts each once.
+            ious: how many, T of them at most.
+
+        Source: cocodataset/cocoapi `PythonAPI/pycocotools/cocoeval.py` accumulate.
+        """
+        weights = np.ones_like(self.labelled) if draws is None else draws
+        to_find = int(weights @ self.labelled)
+        if to_find == 0:
+            return np.full(ious, np.nan)
+        times = weights[self.frames]
+        rows = zip(self.right[:ious], self.wrong[:ious], strict=True)
+        return np.array([_average_precision(right * times, wrong * times, to_find) for right, wrong in rows])
+
+
+def match_groups(
+    frames: Sequence[tuple[Detections, LabelledFrame]],
+    groups: Sequence[tuple[ClassGroup, Sequence[int]]],
+    *,
+    minimum_height_px: float,
+) -> list[GroupMatches]:
+    """Match detections with labels, group by group: best score first, each object found once.
+
+    What a group ignores, and labelled boxes under the minimum height, are COCO's crowd regions: a detection that
+    lies in one by at least the IoU's share of its own area is neither right nor wrong.
+
+    Args:
+        frames: what was detected and what is labelled, frame by frame.
+        groups: each group with the class ids that answer in it.
+        minimum_height_px: detections lower than this are left out.
+    """
+    labelled: list[Entry] = []
+    detected: list[Entry] = []
+    for category, (group, class_ids) in enumerate(groups, start=1):
+        for image, (result, truth) in enumerate(frames, start=1):
+            place: Entry = {"image_id": image, "category_id": category}
+            labelled += [place | entry for entry in _label_entries(truth, group, minimum_height_px)]
+            detected += [place | entry for entry in _detection_entries(result, class_ids, minimum_height_px)]
+    accounts = _evaluate(labelled, detected, images=len(frames), categories=len(groups))
+    return [_matches_of(accounts[i * len(frames) : (i + 1) * len(frames)]) for i in range(len(groups))]
+
+
+def _evaluate(
+    labelled: Sequence[Entry], detected: Sequence[Entry], *, images: int, categories: int
+) -> list[dict[str, NDArray[np.float64]] | None]:
+    """Pycocotools' account of each image, category by category; None where neither side has anything."""
+    with redirect_stdout(io.StringIO()):  # its progress goes there
+        truth, answer = _coco(labelled, images, categories), _coco(detected, images, categories)
+        evaluation = COCOeval(truth, answer, "bbox")
+        evaluation.params.iouThrs = IOUS
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, np.inf]], ["all"]
+        evaluation.params.maxDets = [MOST_DETECTIONS]
+        evaluation.evaluate()
+    accounts: list[dict[str, NDArray[np.float64]] | None] = evaluation.evalImgs
+    return accounts
+
+
+def _coco(entries: Sequence[Entry], images: int, categories: int) -> COCO:
+    """An annotation set held in memory."""
+    numbered = [{"id": number, "area": 1.0, "iscrowd": 0} | entry for number, entry in enumerate(entries, start=1)]
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image} for image in range(1, images + 1)],
+        "categories": [{"id": category} for category in range(1, categories + 1)],
+        "annotations": numbered,
+    }
+    coco.createIndex()
+    return coco
+
+
+def _label_entries(truth: LabelledFrame, group: ClassGroup, minimum_height_px: float) -> list[Entry]:
+    entries: list[Entry] = []
+    for each in truth.objects:
+        asked = each.class_name in group.labels
+        if asked or each.ignore or each.class_name in group.ignored:
+            x1, y1, x2, y2 = each.box_px
+            found = asked and not each.ignore and y2 - y1 >= minimum_height_px
+            entries.append({"bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": int(not found)})
+    return entries
+
+
+def _detection_entries(result: Detections, class_ids: Sequence[int], minimum_height_px: float) -> list[Entry]:
+    boxes = result.boxes_px.astype(np.float64)
+    boxes[:, 2:] -= boxes[:, :2]
+    asked = np.flatnonzero(np.isin(result.class_ids, class_ids) & (boxes[:, 3] >= minimum_height_px))
+    return [{"bbox": boxes[i].tolist(), "score": float(result.scores[i])} for i in asked]
+
+
+def _matches_of(images: Sequence[dict[str, NDArray[np.float64]] | None]) -> GroupMatches:
+    """COCO's account of one category, image by image; None stands for an image with nothing in it."""
+    nothing = np.zeros((len(IOUS), 0))
+    scores, matched, ignored, frames = [np.zeros(0)], [nothing], [nothing], [np.zeros(0, np.int64)]
+    labelled = np.zeros(len(images), np.int64)
+    for frame, image in enumerate(images):
+        if image is not None:
+            scores.append(np.asarray(image["dtScores"], np.float64))
+            matched.append(image["dtMatches"])
+            ignored.append(image["dtIgnore"])
+            frames.append(np.full(len(image["dtScores"]), frame, np.int64))
+            labelled[frame] = np.count_nonzero(np.asarray(image["gtIgnore"]) == 0)
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    counts = np.concatenate(ignored, axis=1)[:, order] == 0
+    found = np.concatenate(matched, axis=1)[:, order] > 0
+    return GroupMatches(np.concatenate(frames)[order], found & counts, ~found & counts, labelled)
+
+
+def _average_precision(right: Counts, wrong: Counts, to_find: int) -> float:
+    """Interpolated precision at 101 recalls; `right` and `wrong` (D,) count each detection, best score first."""
+    rights = np.cumsum(right)
+    precision = rights / np.maximum(rights + np.cumsum(wrong), 1)
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+    reached = np.searchsorted(rights / to_find, RECALLS)
+    return float(np.append(best_from_here, 0.0)[reached].mean())

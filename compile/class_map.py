@@ -1,0 +1,113 @@
+"""Which of a model's classes answers to which label: models and ground truth rarely agree on names.
+
+A YAML file::
+
+    format: tollgate-classes/1
+    groups:
+      vehicles: {model: [car, bus, truck], labels: [Car, Van], ignored: [Truck, DontCare]}
+    minimum_height_px: 25
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from perception.errors import LabelError
+
+_REFUSAL = Refusal(LabelError, "docs/model_spec.md")
+UNLABELLED, UNLABELLED_VALUE = "unlabelled", 255
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ClassGroup(_Strict):
+    """What is scored together.
+
+    Attributes:
+        model: classes of the model that answer.
+        labels: classes of the labels that are asked for.
+        ignored: classes of the labels that are neither right nor wrong to answer to.
+    """
+
+    model: tuple[str, ...] = Field(min_length=1)
+    labels: tuple[str, ...] = Field(min_length=1)
+    ignored: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _asked_or_ignored(self) -> ClassGroup:
+        if both := sorted(set(self.labels) & set(self.ignored)):
+            raise ValueError(f"{', '.join(both)} stands under labels and under ignored")
+        return self
+
+
+class ClassMap(_Strict):
+    """Groups of classes that are scored, each by its own figure.
+
+    Attributes:
+        groups: name → classes.
+        minimum_height_px: labelled boxes lower than this are ignored, detections lower than this are left out.
+        mask_values: what a pixel value of a mask is called; needed for masks alone.
+    """
+
+    format: Literal["tollgate-classes/1"] = "tollgate-classes/1"
+    groups: dict[str, ClassGroup] = Field(min_length=1)
+    minimum_height_px: float = Field(default=0, ge=0)
+    mask_values: dict[Annotated[int, Field(ge=0, le=255)], str] = Field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> ClassMap:
+        """Read a class map.
+
+        Raises:
+            LabelError: the file is missing, no YAML, or has missing, unknown or impossible fields.
+        """
+        try:
+            content = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise LabelError(f"{path}: no readable class map ({error}); write one as in docs/model_spec.md") from error
+        return model_from_yaml(cls, content, where=str(path), refusal=_REFUSAL)
+
+    @classmethod
+    def identity(cls, classes: Sequence[str]) -> ClassMap:
+        """Every class by itself, labels and model calling it the same; in masks, 255 is unlabelled."""
+        return cls(
+            groups={name: ClassGroup(model=(name,), labels=(name,), ignored=(UNLABELLED,)) for name in classes},
+            mask_values={**dict(enumerate(classes)), UNLABELLED_VALUE: UNLABELLED},
+        )
+
+    def require_model_classes(self, classes: Collection[str]) -> None:
+        """Refuse a map for another model.
+
+        Raises:
+            LabelError: the model lacks a class that the map counts on.
+        """
+        wanted = {name for group in self.groups.values() for name in group.model}
+        if missing := sorted(wanted - set(classes)):
+            raise LabelError(
+                f"class map: the model has no class {', '.join(missing)}, it has {_some(classes)}; "
+                "correct the groups' model classes"
+            )
+
+    def require_label_classes(self, names: Collection[str], *, where: str) -> None:
+        """Refuse labels with a class the map is silent about: it would count as background unseen.
+
+        Raises:
+            LabelError: a class is in no group and not ignored by any.
+        """
+        known = {name for group in self.groups.values() for name in (*group.labels, *group.ignored)}
+        if unknown := sorted(set(names) - known):
+            raise LabelError(
+                f"{where}: class {', '.join(unknown)} is neither asked for nor ignored, known are {_some(known)}; "
+                "give a class map that names it under labels or ignored of a group"
+            )
+
+
+def _some(names: Collection[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:12]) + (f" and {len(ordered) - 12} more" if len(ordered) > 12 else "")

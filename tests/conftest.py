@@ -1,0 +1,28 @@
+"""What every test may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the shared models, recordings and labels, which lie beside the repository and are not part of it."""
+    if not SHARED_DATA.is_dir():
+        absent = f"{SHARED_DATA.parent.name}/{SHARED_DATA.name} is not beside the repository"
+        if os.environ.get("TOLLGATE_CI") == "1":
+            pytest.fail(f"{absent}, but TOLLGATE_CI=1 says it must be")
+        pytest.skip(absent)
+    return SHARED_DATA
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let `-m "not shared"` leave out whatever wants the shared data."""
+    for item in items:
+        if "shared_data" in getattr(item, "fixturenames", ()):
+            item.add_marker("shared")
