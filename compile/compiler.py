@@ -1,0 +1,204 @@
+"""ONNX model in, engine package out, for one profile, on the machine the profile names."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import cast
+
+from pydantic import JsonValue
+
+from compile.backends.onnxrt import ENGINE_FILE, node_times, opened
+from compile.contest import Contest, hold_contest, losses_document
+from compile.decide import Decision
+from compile.grading import frames_again
+from compile.job import CompileOptions, Job, open_job
+from compile.manifest import build_entries
+from compile.parity import Parity, Subject, compare
+from compile.placement import RULES
+from compile.recipes import Quantizer, kept_by_pattern
+from compile.shipment import Fusion, Shipment, prepare_shipment
+from hw_profiles.machine import INT8_FEATURES, Machine
+from hw_profiles.profile import Profile
+from perception.errors import OutputError
+from perception.files import cannot_write, json_bytes
+from perception.package import MANIFEST, PROFILE, SPEC, EngineEntry, EnginePackage, write_package
+from perception.preprocess import Preprocessor
+from perception.terminal import Terminal
+
+DEFAULT_OPTIONS = CompileOptions()
+TRACED_RUNS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOutcome:
+    """What a compilation came to.
+
+    Attributes:
+        decision: what ships and why.
+        package: None where INT8 was demanded and none is good enough; then the following are None too.
+        reference: the float package, where one was asked for.
+        fusion: of the input.
+        parity: the shipped engine against float.
+    """
+
+    decision: Decision
+    package: EnginePackage | None = None
+    reference: EnginePackage | None = None
+    fusion: Fusion | None = None
+    parity: Parity | None = None
+
+
+def compile_model(
+    model_path: Path,
+    *,
+    profile: Profile,
+    calibration: Sequence[Path],
+    output: Path,
+    options: CompileOptions = DEFAULT_OPTIONS,
+    terminal: Terminal | None = None,
+) -> CompileOutcome:
+    """Compile a model: import, calibrate, quantize, measure, decide, pack.
+
+    Args:
+        model_path: the ONNX file.
+        profile: the machine; it must be this one, since the decision rests on what is measured here.
+        calibration: recordings to calibrate on: clips and folders.
+        output: folder of the package; an older package there is replaced.
+        options: everything else.
+        terminal: where progress is shown; None shows none.
+
+    Raises:
+        TollgateError: the world's fault, in one line; nothing was written.
+    """
+    for folder in filter(None, (output, options.reference_output)):
+        require_writable(folder)
+    job = open_job(
+        model_path,
+        profile=profile,
+        calibration=calibration,
+        options=options,
+        terminal=terminal or Terminal(quiet=True),
+    )
+    quantizer = _quantizer(job)
+    contest = hold_contest(job, quantizer)
+    decision = contest.decision()
+    if decision.chosen is None:
+        return CompileOutcome(decision)
+    shipment = prepare_shipment(job, contest.candidates[decision.chosen.name])
+    reference = Shipment.unfused(quantizer.float_candidate(), job.spec, "this is the reference")
+    parity = _parity(job, reference, shipment)
+    report = _report(job, contest, shipment, parity)
+    return CompileOutcome(
+        decision,
+        package=_write(job, shipment, output, report=report),
+        reference=_write(job, reference, options.reference_output) if options.reference_output is not None else None,
+        fusion=shipment.fusion,
+        parity=parity,
+    )
+
+
+def weight_bits(machine: Machine) -> int:
+    """7 on x86 without integer dot products, where sums of two 8-bit products overflow 16 bits; else 8.
+
+    Source: ONNX Runtime documentation, "Quantize ONNX Models", on reduce_range.
+    """
+    saturates = machine.cpu.arch == "x86_64" and not set(machine.cpu.features) & set(INT8_FEATURES)
+    return 7 if saturates else 8
+
+
+def require_writable(folder: Path) -> None:
+    """Refuse an output that cannot be written, before minutes are spent on what goes there.
+
+    Raises:
+        OutputError: read-only, a file, or a folder of something that is no package.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file, expected a folder or nothing; choose another output")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+        raise OutputError(f"{folder}: holds other files, expected a package or nothing; choose another output")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder.parent, prefix=f".{folder.name}."):
+            pass
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
+def _quantizer(job: Job) -> Quantizer:
+    return Quantizer(
+        graph=job.graph,
+        rules=RULES[job.profile.engine_kind],
+        feeds=job.feeds,
+        few_feeds=job.few_feeds,
+        keep_float=kept_by_pattern(job.graph, job.options.keep_float),
+        weight_bits=weight_bits(job.machine),
+        threads=job.threads,
+    )
+
+
+def _parity(job: Job, reference: Shipment, shipment: Shipment) -> Parity:
+    with (
+        opened(reference.content, threads=job.threads) as first,
+        opened(shipment.content, threads=job.threads) as second,
+        job.terminal.progress("parity of what ships with float", len(job.evaluation.recordings)) as step,
+    ):
+        frames = frames_again(job.evaluation.recordings)()
+        return compare(Subject(reference.spec, first), Subject(shipment.spec, second), frames, advance=step)
+
+
+def _report(job: Job, contest: Contest, shipment: Shipment, parity: Parity) -> dict[str, JsonValue]:
+    """What `compile.json` holds: everything measured, and on what."""
+    recordings = job.evaluation.recordings
+    return {
+        "format": "tollgate-compile/1",
+        "decision": contest.decision().document(),
+        "fusion": shipment.fusion.document(),
+        "parity": parity.document(),
+        "kept_float": dict(shipment.candidate.kept_float),
+        "layer_losses": losses_document(contest.losses),
+        "time_by_operator": _time_by_operator(job, shipment),
+        "evaluation": {
+            "recordings": [dict(source) for source in recordings.sources()],
+            "frames": len(recordings),
+            "labelled": job.evaluation.labels is not None,
+        },
+        "machine": cast("JsonValue", job.machine.document()),
+        "threads": job.threads,
+    }
+
+
+def _time_by_operator(job: Job, shipment: Shipment) -> dict[str, JsonValue]:
+    """Share of the engine's time that goes to each operator, as the runtime executes them after its fusions."""
+    frame = next(iter(job.evaluation.recordings.frames()))
+    feeds = Preprocessor(shipment.spec.picture, shipment.spec.size_input).prepare(frame.pixels).feeds
+    totals: dict[str, float] = defaultdict(float)
+    for node in node_times(shipment.content, feeds, threads=job.threads, runs=TRACED_RUNS):
+        totals[node.op_type] += node.mean_us
+    whole_us = sum(totals.values())
+    return {name: share_us / whole_us for name, share_us in sorted(totals.items(), key=lambda item: -item[1])}
+
+
+def _write(job: Job, shipment: Shipment, folder: Path, *, report: dict[str, JsonValue] | None = None) -> EnginePackage:
+    candidate = shipment.candidate
+    files = {
+        ENGINE_FILE: shipment.content,
+        SPEC: shipment.spec.to_yaml().encode(),
+        PROFILE: job.profile.to_yaml().encode(),
+    }
+    if report is not None:
+        files["compile.json"] = json_bytes(report)
+    if candidate.recipe is not None:
+        files["calibration.json"] = json_bytes(job.calibration.document())
+    engine = EngineEntry(
+        kind=job.profile.engine_kind,
+        file=ENGINE_FILE,
+        precision=candidate.precision,
+        requires={"onnxruntime": f">={version('onnxruntime')}"},
+    )
+    build = build_entries(job, candidate, weight_bits=weight_bits(job.machine), fused_input=shipment.fusion.kept)
+    return write_package(folder, files, name=f"{job.spec.name}-{job.profile.name}", engine=engine, build=build)

@@ -1,0 +1,182 @@
+"""The law: an INT8 engine ships only if it is measured to be as good as float, within a limit, and faster.
+
+A pure function over measured rows. Everything it weighs is in its arguments, so every boundary can be tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import JsonValue
+
+from compile.timing import Latency
+
+Wish = Literal["auto", "fp32", "int8"]
+RowPrecision = Literal["fp32", "int8", "mixed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One candidate with everything measured of it.
+
+    Attributes:
+        name: of the candidate.
+        precision: `mixed` where some weighted layers stayed float.
+        recipe: how it was made, in words.
+        loss: of accuracy against float, as a share; below 0 where it is better. 0 for float itself.
+        scores: metric → value.
+        latency: None where its accuracy ruled it out before it was worth timing.
+        size_bytes: of the engine file.
+        float_layers: weighted layers that stayed float.
+        weighted_layers: all weighted layers.
+    """
+
+    name: str
+    precision: RowPrecision
+    recipe: str
+    loss: float
+    scores: dict[str, float]
+    latency: Latency | None
+    size_bytes: int
+    float_layers: int
+    weighted_layers: int
+
+    def document(self) -> dict[str, JsonValue]:
+        """For JSON."""
+        return {
+            "name": self.name,
+            "precision": self.precision,
+            "recipe": self.recipe,
+            "loss": self.loss,
+            "scores": dict(self.scores),
+            "latency": None if self.latency is None else self.latency.document(),
+            "size_bytes": self.size_bytes,
+            "float_layers": self.float_layers,
+            "weighted_layers": self.weighted_layers,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a candidate must keep.
+
+    Attributes:
+        metric: what `Row.loss` is a loss of, in words.
+        max_loss: greatest loss allowed, as a share; a loss equal to it passes.
+        noise: share by which float differs from itself on this machine; a gain within it is none.
+    """
+
+    metric: str
+    max_loss: float
+    noise: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What ships and why, in one sentence with figures.
+
+    Attributes:
+        chosen: the winning row; None where INT8 was demanded and none is good enough.
+        why: for people.
+        naive: what plain MinMax INT8 would have done; empty where it was not measured.
+        rows: everything that was weighed.
+        limits: what it was weighed by.
+    """
+
+    chosen: Row | None
+    why: str
+    naive: str
+    rows: tuple[Row, ...]
+    limits: Limits
+
+    def document(self) -> dict[str, JsonValue]:
+        """For JSON."""
+        return {
+            "chosen": None if self.chosen is None else self.chosen.name,
+            "why": self.why,
+            "naive": self.naive,
+            "metric": self.limits.metric,
+            "max_loss": self.limits.max_loss,
+            "noise": self.limits.noise,
+            "candidates": [row.document() for row in self.rows],
+        }
+
+
+def decide(rows: Sequence[Row], limits: Limits, *, wish: Wish) -> Decision:
+    """Choose what ships.
+
+    Args:
+        rows: float first, then every INT8 candidate; the first of these is the naive one.
+        limits: what a candidate must keep.
+        wish: `auto` takes the fastest candidate within the limit that beats float, else float; `int8` takes the fastest
+            within the limit even if it does not; `fp32` takes float.
+
+    Raises:
+        ValueError: the first row is not float.
+    """
+    if not rows or rows[0].precision != "fp32":
+        raise ValueError("rows: expected the float engine first")
+    reference, candidates = rows[0], rows[1:]
+    accurate = sorted((row for row in candidates if row.loss <= limits.max_loss), key=_by_speed)
+    winners = [row for row in accurate if _beats_float(row, limits.noise)]
+    if wish == "int8":
+        chosen = accurate[0] if accurate else None
+    else:
+        chosen = winners[0] if winners and wish == "auto" else reference
+    why = _why(chosen, rows, accurate, limits, wish)
+    return Decision(chosen, why, _naive(candidates, limits), tuple(rows), limits)
+
+
+def _beats_float(row: Row, noise: float) -> bool:
+    """Whether a row is faster than float by more than noise, in the median and at the far end of its interval."""
+    return row.latency is not None and row.latency.ratio.middle < 1 - noise and row.latency.ratio.high < 1
+
+
+def _by_speed(row: Row) -> tuple[float, float]:
+    return (row.latency.ratio.middle if row.latency is not None else float("inf"), row.loss)
+
+
+def _why(chosen: Row | None, rows: Sequence[Row], accurate: Sequence[Row], limits: Limits, wish: Wish) -> str:
+    if wish == "fp32":
+        return "float ships: --precision fp32 was asked for"
+    if len(rows) == 1:
+        return "float ships: no layer of this network can be quantized for this engine"
+    if not accurate:
+        best = min(rows[1:], key=lambda row: row.loss)
+        verdict = "float ships" if wish == "auto" else "nothing ships"
+        return (
+            f"{verdict}: no INT8 candidate keeps the accuracy; the best of {len(rows) - 1}, {best.name}, "
+            f"{_loss_words(best, limits)}"
+        )
+    if chosen is not None and chosen.precision != "fp32":
+        return _why_int8(chosen, limits)
+    return f"float ships: {accurate[0].name} {_loss_words(accurate[0], limits)} but {_speed_words(accurate[0], limits)}"
+
+
+def _why_int8(row: Row, limits: Limits) -> str:
+    slower = "" if _beats_float(row, limits.noise) else " although it does not beat float, because INT8 was demanded"
+    return f"{row.name} ships{slower}: it {_speed_words(row, limits)} and {_loss_words(row, limits)}"
+
+
+def _naive(candidates: Sequence[Row], limits: Limits) -> str:
+    if not candidates:
+        return ""
+    row = candidates[0]
+    speed = f" and takes {row.latency.ratio.middle:.2f} times as long as float" if row.latency is not None else ""
+    return f"plain MinMax INT8 {_loss_words(row, limits)}{speed}"
+
+
+def _loss_words(row: Row, limits: Limits) -> str:
+    verb, size = ("loses", row.loss) if row.loss > 0 else ("keeps", 1 - row.loss)
+    return f"{verb} {size:.1%} of {limits.metric} (limit {limits.max_loss:.1%} lost)"
+
+
+def _speed_words(row: Row, limits: Limits) -> str:
+    if row.latency is None:
+        return "was not timed"
+    return (
+        f"takes {row.latency.p50_ms:.2f} ms, {row.latency.ratio.middle:.2f} times as long as float "
+        f"(95 % interval {row.latency.ratio.low:.2f} to {row.latency.ratio.high:.2f}, noise ±{limits.noise:.1%})"
+    )

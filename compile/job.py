@@ -1,0 +1,234 @@
+"""Everything one compilation works on: the imported model, how it is fed, the frames, the machine's threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from compile.calibration import (
+    DEFAULT_FRAMES,
+    CalibrationSet,
+    Selection,
+    choose_calibration,
+    choose_evaluation,
+    held_out,
+    refuse_overlap,
+)
+from compile.class_map import ClassMap
+from compile.decide import Wish
+from compile.grading import AnyLabels, Evaluation, read_labels
+from compile.graph import GraphView
+from compile.importer import ImportedModel, import_model
+from compile.recipes import RECIPES
+from compile.recordings import Recordings, SurveyedFrame, evenly, survey
+from hw_profiles.machine import Machine, read_machine
+from hw_profiles.preflight import check, reasons_against
+from hw_profiles.profile import Profile, load_profile, profile_names
+from perception.decode import open_decoder
+from perception.engines.engine import Tensors
+from perception.errors import ProfileError, SpecError
+from perception.model_spec import ModelSpec
+from perception.pipeline import threads_of
+from perception.preprocess import Preprocessor
+from perception.terminal import Terminal
+
+EVALUATION_FRAMES = 128
+AUDIT_FRAMES = 4
+FUSE_CHOICES = ("auto", "on", "off")
+MAX_DROP_WITH_LABELS = 0.005
+MAX_DROP_WITHOUT_LABELS = 0.01
+
+NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """What may be asked of a compilation; the same names as on the command line.
+
+    Attributes:
+        spec: the ModelSpec; None takes MODEL.yaml beside MODEL.onnx.
+        shapes: input → its sides, for inputs that were exported with open ones.
+        precision: `auto` lets the measurements decide.
+        max_drop: greatest loss against float, as a share; None means 0.5 % of the task metric with labels, 1 % of what
+            float reports without.
+        keep_float: shell patterns of node names that must stay float.
+        frames: calibration frames.
+        selection: how they are chosen.
+        recording: frames to grade on; None holds out the last quarter of the calibration recordings.
+        labels: ground truth of `recording`.
+        class_map: which classes answer to which labels; None means that both call them the same.
+        fuse: take bytes and normalise in the graph: `on`, `off`, or `auto` where it measures no slower.
+        timing_s: how long engines are timed side by side, in seconds.
+        reference_output: folder of a float package, to compare with later; None writes none.
+    """
+
+    spec: Path | None = None
+    shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES
+    precision: Wish = "auto"
+    max_drop: float | None = None
+    keep_float: tuple[str, ...] = ()
+    frames: int = DEFAULT_FRAMES
+    selection: Selection = "diverse"
+    recording: Path | None = None
+    labels: Path | None = None
+    class_map: Path | None = None
+    fuse: str = "auto"
+    timing_s: float = 10.0
+    reference_output: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            ValueError: labels without a recording, or a value out of its range.
+        """
+        if self.labels is not None and self.recording is None:
+            raise ValueError("labels: got no recording they belong to; give recording too")
+        if self.class_map is not None and self.labels is None:
+            raise ValueError("class_map: got no labels to map; give labels too")
+        if self.max_drop is not None and not 0 <= self.max_drop < 1:
+            raise ValueError(f"max_drop: got {self.max_drop}, expected a share from 0 to below 1")
+        if self.fuse not in FUSE_CHOICES:
+            raise ValueError(f"fuse: got {self.fuse!r}, expected one of {', '.join(FUSE_CHOICES)}")
+
+    @property
+    def max_loss(self) -> float:
+        """The limit in force."""
+        if self.max_drop is not None:
+            return self.max_drop
+        return MAX_DROP_WITHOUT_LABELS if self.labels is None else MAX_DROP_WITH_LABELS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One compilation, opened: all that can be refused without computing was refused.
+
+    Attributes:
+        evaluation: frames to grade on, apart from those that calibrate.
+        threads: CPU threads the profile grants.
+    """
+
+    options: CompileOptions
+    profile: Profile
+    machine: Machine
+    imported: ImportedModel
+    spec: ModelSpec
+    graph: GraphView
+    calibration: CalibrationSet
+    evaluation: Evaluation
+    threads: int
+    terminal: Terminal
+
+    def feeds(self) -> Iterable[Tensors]:
+        """Calibration frames as the network is fed them; each holds until the next is asked for."""
+        return self._feeds_of(self.calibration.recordings)
+
+    def few_feeds(self) -> Iterable[Tensors]:
+        """A few of them, evenly spread."""
+        recordings = self.calibration.recordings
+        return self._feeds_of(Recordings(recordings.paths, tuple(evenly(recordings.chosen, AUDIT_FRAMES))))
+
+    def _feeds_of(self, recordings: Recordings) -> Iterable[Tensors]:
+        preprocessor = Preprocessor(self.spec.picture, self.spec.size_input)
+        for frame in recordings.frames():
+            yield preprocessor.prepare(frame.pixels).feeds
+
+
+def open_job(
+    model_path: Path, *, profile: Profile, calibration: Sequence[Path], options: CompileOptions, terminal: Terminal
+) -> Job:
+    """Read and check everything a compilation needs.
+
+    Raises:
+        ProfileError, PreflightError: this machine cannot build or measure for the profile.
+        ModelError, SpecError: the model cannot be imported, has no spec, or contradicts it.
+        SourceError, CalibrationError, LabelError: frames or labels that cannot serve.
+    """
+    machine = read_machine()
+    require_buildable(profile, machine)
+    imported = import_model(model_path, shapes=options.shapes)
+    spec = load_spec(model_path, imported, options.spec)
+    frames, evaluation = _choose_frames(calibration, spec, options, terminal)
+    return Job(
+        options=options,
+        profile=profile,
+        machine=machine,
+        imported=imported,
+        spec=spec,
+        graph=GraphView.of(imported.model),
+        calibration=frames,
+        evaluation=evaluation,
+        threads=threads_of(profile),
+        terminal=terminal,
+    )
+
+
+def require_buildable(profile: Profile, machine: Machine) -> None:
+    """Refuse a profile that cannot be built and measured here: an engine is only as good as measured on its machine.
+
+    Raises:
+        ProfileError: no build backend for its engine kind.
+        PreflightError: this is another machine.
+    """
+    if profile.engine_kind not in RECIPES:
+        here = [
+            name
+            for name, other in ((name, load_profile(name)) for name in profile_names())
+            if other.engine_kind in RECIPES and not reasons_against(other, machine)
+        ]
+        raise ProfileError(
+            f"profile {profile.name}: its engine kind is {profile.engine_kind}, this release builds "
+            f"{', '.join(RECIPES)}; on this machine you can build for: {', '.join(here) or 'none'}"
+        )
+    check(profile, machine)
+
+
+def load_spec(model_path: Path, imported: ImportedModel, given: Path | None) -> ModelSpec:
+    """The ModelSpec, checked against the model and against its own decoder.
+
+    Raises:
+        SpecError: missing, unreadable, or contradicting the model.
+    """
+    path = given or model_path.with_suffix(".yaml")
+    if given is None and not path.exists():
+        raise SpecError(
+            f"{path}: no ModelSpec beside the model; draft one with: tollgate inspect {model_path}, or give --spec"
+        )
+    spec = ModelSpec.load(path)
+    spec.check_against(imported.inputs, imported.outputs, where=str(path))
+    open_decoder(spec, imported.outputs)
+    return spec
+
+
+def _choose_frames(
+    calibration: Sequence[Path], spec: ModelSpec, options: CompileOptions, terminal: Terminal
+) -> tuple[CalibrationSet, Evaluation]:
+    """Calibration frames, and frames to grade on that share none with them."""
+    seen = _survey("looking through the calibration recordings", calibration, terminal)
+    if options.recording is not None:
+        chosen = choose_calibration(calibration, seen, frames=options.frames, selection=options.selection)
+        evaluation = _recorded_evaluation(options.recording, spec, options, terminal)
+        refuse_overlap(chosen, evaluation.recordings)
+        return chosen, evaluation
+    early, late = held_out(seen)
+    chosen = choose_calibration(calibration, early, frames=options.frames, selection=options.selection)
+    graded = choose_evaluation(calibration, late, apart_from=chosen, frames=EVALUATION_FRAMES)
+    return chosen, Evaluation(graded, None, None)
+
+
+def _recorded_evaluation(recording: Path, spec: ModelSpec, options: CompileOptions, terminal: Terminal) -> Evaluation:
+    seen = _survey("looking through the recording to grade on", (recording,), terminal)
+    if options.labels is None:
+        return Evaluation(Recordings((recording,), tuple(evenly(seen, EVALUATION_FRAMES))), None, None)
+    labels: AnyLabels = read_labels(spec, options.labels)
+    truths = labels.of_all(seen)
+    labelled = [frame for frame, truth in zip(seen, truths, strict=True) if truth is not None]
+    class_map = ClassMap.identity(spec.classes) if options.class_map is None else ClassMap.load(options.class_map)
+    return Evaluation(Recordings((recording,), tuple(evenly(labelled, EVALUATION_FRAMES))), labels, class_map)
+
+
+def _survey(what: str, paths: Sequence[Path], terminal: Terminal) -> list[SurveyedFrame]:
+    with terminal.progress(what, None) as step:
+        return survey(paths, advance=step)

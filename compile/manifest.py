@@ -1,0 +1,46 @@
+"""Everything that influenced the bytes of an engine. The same entries give the same ONNX bytes."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+from pydantic import JsonValue
+
+from compile.job import Job
+from compile.recipes import Candidate
+from perception.files import sha256_of_bytes
+
+LIBRARIES = ("tollgate", "onnx", "onnxruntime", "numpy", "opencv-python", "av")
+
+
+def build_entries(job: Job, candidate: Candidate, *, weight_bits: int, fused_input: bool) -> dict[str, JsonValue]:
+    """The manifest's `build`.
+
+    Args:
+        job: what was compiled, from what, for which profile.
+        candidate: what ships.
+        weight_bits: bits of quantized weights.
+        fused_input: the engine takes bytes and normalises them itself.
+    """
+    recipe = candidate.recipe
+    calibrated = recipe is not None
+    return {
+        "source": {"sha256": job.imported.source_sha256, "opset": job.imported.source_opset},
+        "import": {"changes": list(job.imported.changes), "notes": list(job.imported.notes)},
+        "shapes": {name: list(sides) for name, sides in job.options.shapes.items()},
+        "spec_sha256": sha256_of_bytes(job.spec.to_yaml().encode()),
+        "profile_sha256": sha256_of_bytes(job.profile.to_yaml().encode()),
+        "calibration_sha256": job.calibration.sha256 if calibrated else None,
+        "selection": {"frames": job.options.frames, "how": job.options.selection} if calibrated else None,
+        "candidate": candidate.name,
+        "range_rule": recipe.range_rule if recipe is not None else None,
+        "scope": recipe.scope if recipe is not None else None,
+        "weight_bits": weight_bits if calibrated else None,
+        "kept_float": dict(candidate.kept_float),
+        "fused_input": fused_input,
+        "cpu": job.machine.cpu.model,
+        "threads": job.threads,
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }

@@ -1,0 +1,152 @@
+"""Which interval of real numbers 8 bits should cover, tensor by tensor, learnt from calibration frames.
+
+The float model runs with its inner tensors as further outputs; each tensor leaves a histogram of fixed size, however
+many frames pass. A range rule then reads an interval off the histogram.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compile.backends.onnxrt import open_float_taps
+from compile.graph import GraphView
+from perception.engines.engine import Tensors
+from perception.errors import ModelError
+
+BINS = 4096
+MOST_COUNTED = 1 << 18
+TAP_MEMORY_BYTES = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """An interval of real numbers, `low` ≤ 0 ≤ `high`: zero must have an exact code, for padding."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def hull(cls, ranges: Iterable[Range]) -> Range:
+        """The smallest interval that holds them all."""
+        members = tuple(ranges)
+        return cls(min(member.low for member in members), max(member.high for member in members))
+
+
+class Histogram:
+    """Counts of one tensor's values in 4096 equal bins over −limit … limit, and its exact extremes.
+
+    When a value falls outside, the limit doubles and neighbouring bins merge: memory never grows. Of a large tensor
+    every n-th value is counted, n odd so that it walks through all columns; the extremes are always of all values.
+    """
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(BINS, np.int64)
+        self.limit = 0.0
+        self.low = np.inf
+        self.high = -np.inf
+
+    def add(self, values: NDArray[np.float32]) -> None:
+        """Count the values of one frame.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite(low) or not np.isfinite(high):
+            raise ValueError("not finite")
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self._reach(max(-low, high))
+        if self.limit == 0.0:
+            self.counts[BINS // 2] += len(values.ravel()[:: values.size // MOST_COUNTED | 1])
+            return
+        counted = values.ravel()[:: values.size // MOST_COUNTED | 1]
+        bins = (counted * np.float32(BINS / 2 / self.limit) + np.float32(BINS / 2)).astype(np.intp)
+        counts = np.bincount(bins, minlength=BINS + 1)
+        counts[BINS - 1] += counts[BINS]
+        self.counts += counts[:BINS]
+
+    def quantile(self, share: float) -> float:
+        """The value below which `share` of all values lie, to a bin's width, never outside the extremes."""
+        cumulated = np.cumsum(self.counts)
+        position = int(np.searchsorted(cumulated, share * cumulated[-1]))
+        edge = (position + (share > 0.5)) * 2 * self.limit / BINS - self.limit
+        return float(np.clip(edge, self.low, self.high))
+
+    def _reach(self, magnitude: float) -> None:
+        if self.limit == 0.0 and magnitude > 0.0:
+            self.limit = magnitude
+        while magnitude > self.limit > 0.0:
+            merged = self.counts.reshape(BINS // 2, 2).sum(axis=1)
+            self.counts[:] = 0
+            self.counts[BINS // 4 : 3 * BINS // 4] = merged
+            self.limit *= 2
+
+
+RangeRule = Callable[[Histogram], Range]
+
+
+def min_max(histogram: Histogram) -> Range:
+    """Everything seen."""
+    return Range(min(histogram.low, 0.0), max(histogram.high, 0.0))
+
+
+def percentile(histogram: Histogram, share: float) -> Range:
+    """All but the outermost values: `share` of them stay inside, what is cut is split evenly between both ends."""
+    tail = (1.0 - share) / 2
+    return Range(min(histogram.quantile(tail), 0.0), max(histogram.quantile(1.0 - tail), 0.0))
+
+
+RANGE_RULES: dict[str, RangeRule] = {
+    "minmax": min_max,
+    "percentile_99.99": lambda histogram: percentile(histogram, 0.9999),
+    "percentile_99.9": lambda histogram: percentile(histogram, 0.999),
+}
+
+
+def collect_histograms(
+    graph: GraphView, tensors: Sequence[str], feeds: Callable[[], Iterable[Tensors]], *, threads: int
+) -> dict[str, Histogram]:
+    """Run the float model over the calibration frames and count what its tensors hold.
+
+    Args:
+        graph: the float model.
+        tensors: which ones.
+        feeds: starts the frames anew; called once for every group of tensors that fits in memory together.
+        threads: CPU threads.
+
+    Raises:
+        ModelError: a tensor is not finite on a real frame.
+    """
+    histograms = {name: Histogram() for name in tensors}
+    for group in groups_within({name: graph.bytes_of(name) for name in tensors}, TAP_MEMORY_BYTES):
+        with open_float_taps(graph.model, group, threads=threads) as tapped:
+            for feed in feeds():
+                _count({**feed, **tapped.infer(feed)}, histograms, group)
+    return histograms
+
+
+def groups_within(sizes_bytes: Mapping[str, int], limit_bytes: int) -> list[tuple[str, ...]]:
+    """Consecutive names whose sizes add up to at most the limit; one that is larger alone stands alone."""
+    groups: list[list[str]] = []
+    filled = 0
+    for name, size in sizes_bytes.items():
+        if not groups or filled + size > limit_bytes:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += size
+    return [tuple(group) for group in groups]
+
+
+def _count(tensors: Tensors, histograms: Mapping[str, Histogram], group: Sequence[str]) -> None:
+    for name in group:
+        try:
+            histograms[name].add(tensors[name].astype(np.float32, copy=False))
+        except ValueError as error:
+            raise ModelError(
+                f"tensor {name}: holds NaN or infinity on a calibration frame; the float model itself is broken there"
+            ) from error

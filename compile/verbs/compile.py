@@ -1,0 +1,176 @@
+r"""Make an engine package from an ONNX model, for one hardware profile, on the machine the profile names.
+
+The float engine and several INT8 engines are built, graded on frames nobody calibrated on, and timed side by side. An
+INT8 engine ships only if it is within the limit of accuracy and faster than float beyond the noise of the clock; else
+float ships. The closing table shows every candidate, and a sentence says why the chosen one was chosen.
+
+  model.yaml      the ModelSpec beside model.onnx says how it is fed and read: draft it with tollgate inspect
+  --calibration   recordings of the cameras (clips, folders of pictures): INT8 ranges are learnt from them. Noise,
+                  single colours, copies of one frame and fewer than 16 distinct frames are refused
+  --recording     another drive to grade on, best with --labels. Without it the last quarter of the calibration
+                  recordings is held out, and engines are graded by how far they report what float reports
+
+  tollgate compile model.onnx --profile x86_cpu --calibration drives/monday.mp4
+  tollgate compile model.onnx --profile x86_cpu --calibration monday.mp4 tuesday.mp4 \
+      --recording kitti/image_2 --labels kitti/label_2 --class-map kitti_classes.yaml --output packages/model
+  tollgate compile model.onnx --profile x86_cpu --calibration drives/monday.mp4 --precision int8 --max-drop 0.02
+
+Exit code 1: --precision int8 was demanded and no INT8 engine is within the limit; nothing was written.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from pathlib import Path
+
+from pydantic import JsonValue
+from rich.markup import escape
+
+from compile.calibration import DEFAULT_FRAMES, FEWEST_FRAMES
+from compile.compiler import CompileOutcome, compile_model
+from compile.decide import Decision, Row
+from compile.job import FUSE_CHOICES, MAX_DROP_WITH_LABELS, MAX_DROP_WITHOUT_LABELS, CompileOptions
+from compile.verbs.inspect import add_shape_argument
+from hw_profiles.profile import load_profile
+from perception.cli import EXIT_FAILED, EXIT_PASSED
+from perception.errors import TollgateError
+from perception.terminal import Terminal
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """See `perception.cli.VerbModule`."""
+    parser.add_argument("model", type=Path, help="the float ONNX model, opset 9 to 21")
+    parser.add_argument("--profile", required=True, help="the machine: a shipped profile's name or a .yaml file")
+    parser.add_argument(
+        "--calibration", type=Path, nargs="+", required=True, metavar="PATH", help="recordings to calibrate on"
+    )
+    parser.add_argument(
+        "--spec", type=Path, metavar="YAML", help="the ModelSpec (default: MODEL.yaml beside the model)"
+    )
+    add_shape_argument(parser)
+    _add_grading(parser)
+    _add_choices(parser)
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="the package (default: MODEL-PROFILE in this folder)"
+    )
+    parser.add_argument(
+        "--reference-output", type=Path, metavar="DIR", help="also write the float package, the parity gate's reference"
+    )
+
+
+def _add_grading(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recording", type=Path, metavar="PATH", help="frames to grade on, of another drive")
+    parser.add_argument("--labels", type=Path, metavar="PATH", help="ground truth of --recording")
+    parser.add_argument("--class-map", type=Path, metavar="YAML", help="which classes answer to which labels")
+    parser.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="SHARE",
+        help=f"greatest loss against float, as a share (default: {MAX_DROP_WITH_LABELS} of AP50 or mIoU with labels, "
+        f"{MAX_DROP_WITHOUT_LABELS} of what float reports without)",
+    )
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision", choices=("auto", "fp32", "int8"), default="auto", help="auto lets the measurements decide"
+    )
+    parser.add_argument(
+        "--keep-float", action="append", default=[], metavar="PATTERN", help="nodes that stay float; repeatable"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=DEFAULT_FRAMES, help=f"calibration frames, at least {FEWEST_FRAMES} (default: 64)"
+    )
+    parser.add_argument(
+        "--selection",
+        choices=("diverse", "even"),
+        default="diverse",
+        help="which frames calibrate: the least alike, or evenly over time",
+    )
+    parser.add_argument(
+        "--fuse",
+        choices=FUSE_CHOICES,
+        default="auto",
+        help="take bytes and normalise inside the graph; auto where it measures no slower",
+    )
+    parser.add_argument(
+        "--timing-s", type=float, default=10.0, metavar="SECONDS", help="how long engines are timed (default: 10)"
+    )
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
+    """See `perception.cli.VerbModule`."""
+    profile = load_profile(arguments.profile)
+    output = arguments.output or Path(f"{arguments.model.stem}-{profile.name}")
+    outcome = compile_model(
+        arguments.model,
+        profile=profile,
+        calibration=arguments.calibration,
+        output=output,
+        options=_options(arguments),
+        terminal=terminal,
+    )
+    _show(outcome, terminal)
+    terminal.result(_document(outcome))
+    return EXIT_FAILED if outcome.package is None else EXIT_PASSED
+
+
+def _options(arguments: argparse.Namespace) -> CompileOptions:
+    given = {
+        field.name: getattr(arguments, field.name) for field in fields(CompileOptions) if hasattr(arguments, field.name)
+    }
+    given["shapes"] = dict(arguments.shapes)
+    given["keep_float"] = tuple(arguments.keep_float)
+    try:
+        return CompileOptions(**given)
+    except ValueError as error:
+        raise TollgateError(str(error)) from error
+
+
+def _show(outcome: CompileOutcome, terminal: Terminal) -> None:
+    decision = outcome.decision
+    metrics = list(decision.rows[0].scores)
+    header = ["", "candidate", *metrics, "loss", "p50 ms", "p99 ms", "× float", "float layers", "MB"]
+    terminal.table("Candidates", header, [_cells(row, metrics, decision) for row in decision.rows])
+    samples = decision.rows[0].latency.recorder.samples if decision.rows[0].latency is not None else 0
+    terminal.say(f"each timed {samples} times or more, in turn with the others; p99 is shown from 1,000 times on")
+    if decision.naive:
+        terminal.say(escape(decision.naive))
+    terminal.say(f"[bold]{escape(decision.why)}[/bold]")
+    if outcome.fusion is not None and outcome.parity is not None and outcome.package is not None:
+        terminal.say(escape(f"input fusion {'kept' if outcome.fusion.kept else 'not kept'}: {outcome.fusion.why}"))
+        terminal.say(
+            f"parity with float on {outcome.parity.frames} frames: agreement {outcome.parity.agreement:.4f}, "
+            f"least on frame {escape(outcome.parity.worst_frame)} ({outcome.parity.worst_agreement:.4f})"
+        )
+        terminal.say(escape(f"package {outcome.package.folder} (sha256 {outcome.package.sha256[:16]}…)"))
+    if outcome.reference is not None:
+        terminal.say(escape(f"reference {outcome.reference.folder} (sha256 {outcome.reference.sha256[:16]}…)"))
+
+
+def _cells(row: Row, metrics: list[str], decision: Decision) -> list[str]:
+    latency = row.latency
+    p99_ms = None if latency is None else latency.p99_ms
+    return [
+        "→" if row is decision.chosen else "",
+        row.name,
+        *(f"{row.scores[name]:.3f}" if name in row.scores else "–" for name in metrics),
+        "" if row is decision.rows[0] else f"{row.loss:+.1%}",
+        "–" if latency is None else f"{latency.p50_ms:.2f}",
+        "–" if p99_ms is None else f"{p99_ms:.2f}",
+        "–" if latency is None else f"{latency.ratio.middle:.2f}",
+        f"{row.float_layers}/{row.weighted_layers}",
+        f"{row.size_bytes / 1e6:.2f}",
+    ]
+
+
+def _document(outcome: CompileOutcome) -> dict[str, JsonValue]:
+    package, reference = outcome.package, outcome.reference
+    return {
+        "decision": outcome.decision.document(),
+        "fusion": None if outcome.fusion is None else outcome.fusion.document(),
+        "parity": None if outcome.parity is None else outcome.parity.document(),
+        "package": None if package is None else {"folder": str(package.folder), "sha256": package.sha256},
+        "reference": None if reference is None else {"folder": str(reference.folder), "sha256": reference.sha256},
+    }
