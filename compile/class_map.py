@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hw_profiles.yaml_files import Refusal, model_from_yaml
 from perception.errors import LabelError
 
 _REFUSAL = Refusal(LabelError, "docs/model_spec.md")
