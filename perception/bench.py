@@ -38,13 +38,13 @@ class Comparison:
         return self.pipeline.percentile_ns(50) / self.engine.percentile_ns(50) - 1
 
 
-def held_frames(source: FrameSource) -> tuple[Frame, ...]:
-    """The first frames of a recording, few enough to hold in memory.
+def held_frames(source: FrameSource, *, limit: int | None = None) -> tuple[Frame, ...]:
+    """The first frames of a recording, at most `limit` and few enough to hold in memory.
 
     Raises:
         SourceError: the recording is empty or cannot be read.
     """
-    frames = tuple(islice(source.frames(), MOST_FRAMES_HELD))
+    frames = tuple(islice(source.frames(), min(limit or MOST_FRAMES_HELD, MOST_FRAMES_HELD)))
     if not frames:
         raise SourceError("the recording has no frames, expected at least 1; choose another recording")
     return frames

@@ -115,7 +115,7 @@ def _load(name: str, verb: Verb) -> VerbModule:
             f"this installation has no {package}, which brings {name}; run: pip install 'tollgate[factory]'"
         )
     try:
-        module: VerbModule = import_module(verb.module)  # type: ignore[assignment]
+        module: VerbModule = import_module(verb.module)
     except ModuleNotFoundError as error:
         raise TollgateError(f"{error.name} is not installed; run: pip install 'tollgate[factory]'") from error
     return module

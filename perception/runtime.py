@@ -157,9 +157,9 @@ class Mailbox:
         self._failure: BaseException | None = None
 
     def put(self, delivery: Delivery) -> None:
-        """Deliver; an unread frame of the same camera is displaced."""
+        """Deliver; an unread frame of the same camera is displaced, and the newer one inherits its place in the queue."""
         with self._changed:
-            older = self._waiting.pop(delivery.frame.camera_id, None)
+            older = self._waiting.get(delivery.frame.camera_id)
             if older is not None:
                 self._displaced.append(replace(older, displaced=True))
             self._waiting[delivery.frame.camera_id] = delivery

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """See `perception.cli.VerbModule`."""
     package = package_of(arguments)
     with recording_of(arguments) as source:
-        frames = held_frames(source)
+        frames = held_frames(source, limit=arguments.frames)
     with (
         open_pipeline(package, score_threshold=arguments.score, threads=arguments.threads) as pipeline,
         terminal.progress("timing engine and pipeline, turn by turn", arguments.samples) as step,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -12,9 +12,11 @@ from perception.cli import EXIT_FAILED, EXIT_PASSED
 from perception.errors import SourceError
 from perception.package import EnginePackage, open_package
 from perception.pipeline import Pipeline, Status, open_pipeline
+from perception.record import RunHeader
 from perception.release_client import verify_release
 from perception.runtime import OnFrame, Tally
 from perception.sinks.sink import Sink
+from perception.sinks.table import open_sink
 from perception.sources.source import FrameSource
 from perception.sources.table import open_source
 from perception.terminal import Terminal
@@ -80,7 +82,7 @@ def drive(arguments: argparse.Namespace, terminal: Terminal, *, verb: str, loop:
         open_pipeline(package, score_threshold=arguments.score, threads=arguments.threads) as pipeline,
         terminal.progress(f"{verb}: {arguments.recording}", frame_total(source, arguments.frames)) as step,
     ):
-        sinks = _sinks_of(arguments, package, source)
+        sinks = _sinks_of(arguments, package, verb=verb)
         tally = loop(pipeline, source, sinks=sinks, on_frame=lambda _: step(), limit=arguments.frames)
     _show_tally(tally, terminal, package=package, title=f"{package.manifest.name} on {arguments.recording}")
     terminal.result({"package": package.sha256, **tally.to_dict()})
@@ -134,6 +136,22 @@ def _show_tally(tally: Tally, terminal: Terminal, *, package: EnginePackage, tit
         f"{done} frames done, {late} later than the deadline of {package.profile.deadline_ms:g} ms "
         f"(profile {package.profile.name}), {tally.count(Status.SKIPPED)} skipped, {tally.detections} detections"
     )
+
+
+def _sinks_of(arguments: argparse.Namespace, package: EnginePackage, *, verb: str) -> list[Sink]:
+    wanted = {"run_log": arguments.log, "overlay": arguments.overlay}
+    paths = {kind: path for kind, path in wanted.items() if path is not None}
+    if not paths:
+        return []
+    options = {"verb": verb, "cameras": arguments.camera, "frames": arguments.frames, "score": arguments.score}
+    header = RunHeader.of(package, arguments.recording, options=options)
+    sinks: list[Sink] = []
+    with ExitStack() as undone:
+        for kind, path in paths.items():
+            sinks.append(open_sink(kind, path, header))
+            undone.callback(sinks[-1].abort)
+        undone.pop_all()
+    return sinks
 
 
 def _exit_code(tally: Tally, terminal: Terminal, *, max_late: float | None) -> int:

@@ -1,4 +1,4 @@
-"""What a user would write in an afternoon: OpenCV capture, letterbox, session.run, NumPy decode, NMS. The peer to beat."""
+"""What a user writes in an afternoon: OpenCV capture, letterbox, session.run, NumPy decode, NMS. The peer to beat."""
 
 from __future__ import annotations
 

@@ -11,13 +11,12 @@ from statistics import median
 import numpy as np
 import onnxruntime
 import pytest
-from perception.sources.table import open_source
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from perception.engines.onnxrt import OnnxRuntimeEngine
 from perception.model_spec import ModelSpec
 from perception.pipeline import Pipeline
-from perception.sources.prefetch import prefetched
+from perception.sources.table import open_source
 from tests.benchmarks.plain_script import yolox_on_video
 from tests.benchmarks.results import row, write_results
 
@@ -48,7 +47,7 @@ class Sides:
 
 
 def cases() -> list[Case]:
-    """The bundled detector always; YOLOX-nano on a public clip where the shared recordings lie beside the repository."""
+    """The bundled detector always; YOLOX-nano on a public clip where the shared recordings lie beside this folder."""
     found = [
         Case(
             "sample_detector",
@@ -86,15 +85,14 @@ def test_pipeline_beside_bare_engine_and_plain_script(benchmark: BenchmarkFixtur
 
 
 def pipeline_pass(case: Case, pipeline: Pipeline, sides: Sides) -> list[np.ndarray]:
-    """Every frame of the video through the pipeline while the next ones are decoded; keeps some tensors for the bare side."""
+    """Every frame of the video through the pipeline, decoding beside it; keeps some tensors for the bare side."""
     started_ns, count, kept = time.perf_counter_ns(), 0, []
     source = open_source(case.video)
-    with prefetched(source.frames()) as frames:
-        for frame in frames:
-            sides.pipeline.append(elapsed_ns(lambda frame=frame: pipeline.step(frame)))
-            count += 1
-            if len(kept) < 16:
-                kept.append(frame)
+    for frame in source.frames():
+        sides.pipeline.append(elapsed_ns(lambda frame=frame: pipeline.step(frame)))
+        count += 1
+        if len(kept) < 16:
+            kept.append(frame)
     sides.pipeline_whole.append((time.perf_counter_ns() - started_ns) / count)
     source.close()
     return [next(iter(pipeline.prepare(frame).values())).copy() for frame in kept]

@@ -18,7 +18,7 @@ SPEC_OF_NULL = ModelSpec(
     name="null",
     task="detection",
     picture=PictureInput(tensor="images", width_px=64, height_px=64),
-    decoding=Decoding(decoder="yolox", tensors={"predictions": "output"}, strides_px=(8, 16, 32), nms_iou=0.5),
+    decoding=Decoding(decoder="yolox", tensors={"output": "output"}, strides_px=(8, 16, 32), nms_iou=0.5),
     classes=("car",),
 )
 CELLS = 8 * 8 + 4 * 4 + 2 * 2

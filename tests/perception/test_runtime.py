@@ -139,7 +139,7 @@ def test_a_newer_frame_displaces_the_unread_one_of_its_own_camera_only() -> None
     taken = []
     while (delivery := mailbox.take()) is not None:
         taken.append((delivery.frame.camera_id, delivery.frame.frame_id, delivery.displaced))
-    assert taken == [("front", 0, True), ("rear", 0, False), ("front", 1, False)]
+    assert taken == [("front", 0, True), ("front", 1, False), ("rear", 0, False)]
 
 
 def test_numbers_that_are_none_are_an_engine_fault_and_never_a_detection() -> None:
