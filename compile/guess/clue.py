@@ -11,7 +11,6 @@ import yaml
 from perception.model_spec import ModelSpec
 
 Confidence = Literal["certain", "likely", "unsure"]
-WORST_LAST: tuple[Confidence, ...] = ("certain", "likely", "unsure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +74,6 @@ class Guess:
             "# Check what is marked UNSURE: a model fed otherwise than it was trained loses accuracy in silence.",
         ]
         return "\n".join([*head, *_lines(self.spec.model_dump(mode="json"), reasons, "", "")]) + "\n"
-
-
-def least_sure(*confidences: Confidence) -> Confidence:
-    """The chain is as sure as its weakest link."""
-    return max(confidences, key=WORST_LAST.index)
 
 
 def _lines(fields: dict[str, object], reasons: dict[str, Clue], path: str, indent: str) -> Iterator[str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from compile.guess.clue import Clue, Confidence
-from compile.guess.families import Finding, is_ultralytics
+from compile.guess.finding import Finding, is_ultralytics
 from compile.guess.seen import Picture, Seen
 
 Triple = tuple[float, float, float]
@@ -23,10 +24,18 @@ BYTES_ABOVE, UNIT_BELOW = 4.0, 1.5
 """Bounds on |bias| / |weight| of the first convolution. Seen on eight trained networks: 18.7 and 35.9 where pixels are
 0..255, 0.07 to 0.56 where they are 0..1 or normalised."""
 
+LEAST_STD_OF_BYTES = 16.0
+"""A graph that divides by this or more is fed 0..255: pictures deviate by 40 to 70 there, by 0.2 to 0.3 in 0..1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Feeding:
-    """Fields of `PictureInput`, and where they were read."""
+    """How a family is fed: fields of `PictureInput`, where that was read, and which fields its members differ in.
+
+    Attributes:
+        source: repository and file.
+        doubts: field → why the family alone does not settle it.
+    """
 
     colour: str
     scale: float
@@ -36,6 +45,7 @@ class Feeding:
     pad_value: int = 0
     interpolation: str = "linear"
     source: str = ""
+    doubts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def pixel_range(self) -> str:
@@ -43,16 +53,23 @@ class Feeding:
         return "bytes" if self.scale / max(self.std) > 0.2 else "unit"
 
 
+RANGE_FIELDS = ("scale", "mean", "std")
+GEOMETRY_FIELDS = ("resize", "pad_value", "interpolation")
+FIELDS = ("colour", *RANGE_FIELDS, *GEOMETRY_FIELDS)
+
 _LETTERBOXED = Feeding(
     "RGB", UNIT, resize="letterbox_centre", pad_value=114, source="ultralytics data/augment.py LetterBox"
 )
+_NORMALISED = Feeding("RGB", UNIT, IMAGENET_MEAN, IMAGENET_STD)
 
 FAMILIES: dict[str, Feeding] = {
     "yolox": Feeding(
         "BGR", 1.0, resize="letterbox_top_left", pad_value=114, source="YOLOX yolox/data/data_augment.py preproc"
     ),
     "ultralytics": _LETTERBOXED,
-    "decoded_rows": _LETTERBOXED,
+    "decoded_rows": replace(
+        _LETTERBOXED, doubts=dict.fromkeys(FIELDS, "several YOLOs have such rows and are fed differently")
+    ),
     "nanodet": Feeding(
         "BGR",
         1.0,
@@ -61,17 +78,21 @@ FAMILIES: dict[str, Feeding] = {
         "letterbox_centre",
         interpolation="area",
         source="nanodet config/*.yml normalize, demo_* resize_uniform",
+        doubts={"interpolation": "its demos shrink linearly, by area keeps more of large frames: compare both"},
     ),
     "fastestdet": Feeding("BGR", UNIT, interpolation="area", source="FastestDet example/onnx-runtime/runtime.py"),
-    "rtdetr": Feeding("RGB", UNIT, source="RT-DETR rtdetrv2_pytorch configs and references/deploy"),
-    "rfdetr": Feeding("RGB", UNIT, IMAGENET_MEAN, IMAGENET_STD, source="RF-DETR rfdetr/detr.py"),
-    "detr": Feeding("RGB", UNIT, IMAGENET_MEAN, IMAGENET_STD, source="DETR datasets/coco.py make_coco_transforms"),
+    "rtdetr": Feeding("RGB", UNIT, source="RT-DETR rtdetrv2_pytorch/references/deploy"),
+    "rfdetr": replace(
+        _NORMALISED,
+        source="RF-DETR rfdetr/detr.py",
+        doubts=dict.fromkeys(("mean", "std"), "RF-DETR normalises as ImageNet, RT-DETR not at all: check which it is"),
+    ),
+    "detr": replace(
+        _NORMALISED,
+        source="DETR datasets/coco.py make_coco_transforms",
+        doubts=dict.fromkeys(GEOMETRY_FIELDS, "DETR itself keeps the aspect ratio and has no fixed size"),
+    ),
 }
-
-KIN_DIFFER = {"decoded_rows": "several YOLOs look so", "rfdetr": "RF-DETR normalises as ImageNet, RT-DETR does not"}
-"""Families whose members are fed differently, so that the family alone does not settle it."""
-
-STRETCHED_BY_RULE = {"detr": "DETR itself keeps the aspect ratio and has no fixed size"}
 
 
 def guess_pixels(seen: Seen, picture: Picture, finding: Finding) -> list[Clue]:
@@ -80,13 +101,13 @@ def guess_pixels(seen: Seen, picture: Picture, finding: Finding) -> list[Clue]:
     What the graph does itself weighs most, then the family, then the size of the first weights.
     """
     if picture.dtype == "uint8":
-        return _fed_bytes(seen, finding, "the input is uint8: pixels go in as they are")
+        return _fed_bytes(finding)
     own = own_normalisation(seen, picture)
     if own is not None:
-        return _beside_own(seen, finding, own)
+        return _beside_own(finding, own)
     if finding.family in FAMILIES:
         return _as_family(seen, picture, finding)
-    return _by_weights(seen, picture)
+    return _by_weights(seen, picture, finding)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,44 +157,35 @@ def pixel_range(seen: Seen, picture: Picture) -> tuple[str | None, str]:
 
 
 def _as_family(seen: Seen, picture: Picture, finding: Finding) -> list[Clue]:
-    """As the family is published, unless its kin differ or the first weights contradict it."""
+    """As the family is published, unless its members differ or the first weights contradict it."""
     feeding = FAMILIES[finding.family]
     signed = finding.family == "ultralytics" and is_ultralytics(seen)
     sure: Confidence = "certain" if signed else "likely"
     why = f"{'signed by its exporter' if signed else f'as {finding.title} is fed'} ({feeding.source})"
-    if finding.family in KIN_DIFFER:
-        sure, why = "unsure", f"{why}, but {KIN_DIFFER[finding.family]}: check with its author"
-    fixed_shape = STRETCHED_BY_RULE.get(finding.family)
-    geometry = _geometry(feeding, "unsure" if fixed_shape else sure, fixed_shape or why)
+    clues = {name: _clue(feeding, name, sure, why) for name in FIELDS}
     measured, reason = pixel_range(seen, picture)
-    if measured in (None, feeding.pixel_range):
-        fits = why if measured is None else f"{why}; {reason}"
-        return [Clue("picture.colour", feeding.colour, why, sure), *_clues(feeding, sure, fits)[1:], *geometry]
-    against = f"{why}, but {reason}: compare both on pictures"
-    other = replace(feeding, scale=1.0 if measured == "bytes" else UNIT, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return [Clue("picture.colour", feeding.colour, why, sure), *_clues(other, "unsure", against)[1:], *geometry]
+    if measured == feeding.pixel_range:
+        clues |= {name: _clue(feeding, name, sure, f"{why}; {reason}") for name in RANGE_FIELDS}
+    elif measured is not None:
+        other = Feeding(feeding.colour, 1.0 if measured == "bytes" else UNIT)
+        against = f"{why}, but {reason}: compare both on pictures"
+        clues |= {name: _clue(other, name, "unsure", against) for name in RANGE_FIELDS}
+    return list(clues.values())
 
 
-def _beside_own(seen: Seen, finding: Finding, own: OwnNormalisation) -> list[Clue]:
+def _beside_own(finding: Finding, own: OwnNormalisation) -> list[Clue]:
     """The graph subtracts and divides itself: only the range that it expects is left to be fed."""
-    done = f"the graph itself computes (x - {_numbers(own.mean)}) / {_numbers(own.std)} in {', '.join(own.nodes)}"
-    in_bytes = float(own.std.max()) >= 16
-    ranged = "so that x is 0..255" if in_bytes else "so that x is 0..1"
-    colour, sure, why = _colour_of(own, finding)
-    feeding = replace(
-        FAMILIES.get(finding.family, Feeding(colour, 1.0)), colour=colour, scale=1.0 if in_bytes else UNIT
+    in_bytes = float(own.std.max()) >= LEAST_STD_OF_BYTES
+    why = (
+        f"the graph itself computes (x - {_numbers(own.mean)}) / {_numbers(own.std)} in {', '.join(own.nodes)}, "
+        f"so that x is {'0..255' if in_bytes else '0..1'}"
     )
-    feeding = replace(feeding, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    known = finding.family in FAMILIES
-    geometry_why = (
-        f"as {finding.title} is fed ({feeding.source})" if known else "nothing tells; check how it was trained"
-    )
+    colour, sure, colour_why = _colour_of(own, finding)
+    plain = Feeding(colour, 1.0 if in_bytes else UNIT)
     return [
-        Clue("picture.colour", colour, why, sure),
-        Clue("picture.scale", feeding.scale, f"{done}, {ranged}", "certain"),
-        Clue("picture.mean", feeding.mean, done, "certain"),
-        Clue("picture.std", feeding.std, done, "certain"),
-        *_geometry(feeding, "likely" if known else "unsure", geometry_why),
+        _clue(plain, "colour", sure, colour_why),
+        *(_clue(plain, name, "certain", why) for name in RANGE_FIELDS),
+        *_geometry(finding),
     ]
 
 
@@ -188,44 +200,45 @@ def _colour_of(own: OwnNormalisation, finding: Finding) -> tuple[str, Confidence
     return "RGB", "unsure", "nothing tells; feed both orders and compare"
 
 
-def _fed_bytes(seen: Seen, finding: Finding, why: str) -> list[Clue]:
-    feeding = FAMILIES.get(finding.family, Feeding("RGB", 1.0))
-    known: Confidence = "likely" if finding.family in FAMILIES else "unsure"
-    reason = (
-        f"as {finding.title} is fed ({feeding.source})" if known == "likely" else "nothing tells; compare both orders"
-    )
-    plain = Feeding(feeding.colour, 1.0)
+def _fed_bytes(finding: Finding) -> list[Clue]:
+    known = FAMILIES.get(finding.family)
+    plain = Feeding(known.colour if known else "RGB", 1.0)
+    why = f"as {finding.title} is fed ({known.source})" if known else "nothing tells; feed both orders and compare"
     return [
-        Clue("picture.colour", plain.colour, reason, known),
-        *(Clue(clue.field, clue.value, why, "certain") for clue in _clues(plain, "certain", why)[1:]),
-        *_geometry(feeding, known, reason),
+        _clue(plain, "colour", "likely" if known else "unsure", why),
+        *(_clue(plain, name, "certain", "the input is uint8: pixels go in as they are") for name in RANGE_FIELDS),
+        *_geometry(finding),
     ]
 
 
-def _by_weights(seen: Seen, picture: Picture) -> list[Clue]:
+def _by_weights(seen: Seen, picture: Picture, finding: Finding) -> list[Clue]:
     measured, reason = pixel_range(seen, picture)
     in_bytes = measured == "bytes"
     feeding = Feeding("RGB" if seen.producer == "pytorch" else "BGR", 1.0 if in_bytes else UNIT)
-    colour_why = "nothing in the file tells; feed RGB and BGR to it and compare"
-    mean_why = reason if in_bytes else f"{reason}; 0..1 and ImageNet's mean and std both fit: check how it was trained"
+    normal = reason if in_bytes else f"{reason}; 0..1 and ImageNet's mean and std both fit: check how it was trained"
     sure: Confidence = "likely" if in_bytes else "unsure"
     return [
-        Clue("picture.colour", feeding.colour, colour_why, "unsure"),
-        Clue("picture.scale", feeding.scale, reason, "likely" if measured else "unsure"),
-        Clue("picture.mean", feeding.mean, mean_why, sure),
-        Clue("picture.std", feeding.std, mean_why, sure),
-        *_geometry(feeding, "unsure", "nothing in the file tells; stretched is the simplest: check how it was trained"),
+        _clue(feeding, "colour", "unsure", "nothing in the file tells; feed RGB and BGR to it and compare"),
+        _clue(feeding, "scale", "likely" if measured else "unsure", reason),
+        _clue(feeding, "mean", sure, normal),
+        _clue(feeding, "std", sure, normal),
+        *_geometry(finding),
     ]
 
 
-def _clues(feeding: Feeding, sure: Confidence, why: str) -> list[Clue]:
-    fields = ("colour", "scale", "mean", "std")
-    return [Clue(f"picture.{name}", getattr(feeding, name), why, sure) for name in fields]
+def _geometry(finding: Finding) -> list[Clue]:
+    """Resizing as the family does it; stretched, and unsure, where there is none."""
+    known = FAMILIES.get(finding.family)
+    if known is not None:
+        return [_clue(known, n, "likely", f"as {finding.title} is fed ({known.source})") for n in GEOMETRY_FIELDS]
+    why = "nothing in the file tells; stretched is the simplest: check how it was trained"
+    return [_clue(Feeding("RGB", 1.0), name, "unsure", why) for name in GEOMETRY_FIELDS]
 
 
-def _geometry(feeding: Feeding, sure: Confidence, why: str) -> list[Clue]:
-    fields = ("resize", "pad_value", "interpolation")
-    return [Clue(f"picture.{name}", getattr(feeding, name), why, sure) for name in fields]
+def _clue(feeding: Feeding, name: str, sure: Confidence, why: str) -> Clue:
+    """One field as fed; a doubt of the family makes it unsure."""
+    doubt = feeding.doubts.get(name)
+    return Clue(f"picture.{name}", getattr(feeding, name), doubt or why, "unsure" if doubt else sure)
 
 
 def _affine(seen: Seen, node: onnx.NodeProto, tensor: str) -> tuple[NDArray[np.float64] | float, ...] | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from compile.guess.clue import Clue, Confidence, Guess
-from compile.guess.families import UNKNOWN_DECODER, Finding, recognise
+from compile.guess.families import recognise
+from compile.guess.finding import UNKNOWN_DECODER, Finding
 from compile.guess.names import guess_classes
 from compile.guess.pixels import guess_pixels
 from compile.guess.seen import Picture, Seen, find_picture
@@ -68,7 +69,8 @@ def _size_input(seen: Seen, picture: Picture) -> list[Clue]:
     for tensor in seen.inputs:
         if tensor.name == picture.tensor:
             continue
-        if clues or tensor.shape not in ((1, 2), (2,)) or tensor.dtype not in ("int64", "int32", "float32"):
+        size = tensor.shape in ((1, 2), (2,)) and tensor.dtype in ("int64", "int32", "float32")
+        if clues or not size or "scale" in tensor.name.lower():
             why = f"input {tensor.name} {list(tensor.shape)} cannot be fed by a ModelSpec; export the model without it"
             return [Clue("size_input", None, why, "unsure")]
         clues = _size_clues(tensor)
