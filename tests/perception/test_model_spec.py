@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from compile.class_map import ClassMap
 from perception.decode import DECODERS
 from perception.engines.engine import TensorInfo
 from perception.errors import SpecError
@@ -122,3 +123,16 @@ def test_a_size_input_is_checked_by_its_name():
 
 def test_a_dynamic_batch_admits_the_specs_shape():
     spec_with().check_against((TensorInfo("images", (-1, 3, -1, -1), "float32"),), OUTPUTS, where="small.onnx")
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "model_spec.md").read_text(encoding="utf-8")
+EXAMPLES = [block.split("```")[0] for block in PAGE.split("```yaml\n")[1:]]
+
+
+def test_every_example_of_the_documentation_is_readable():
+    specs = [ModelSpec.from_yaml(text, where="example") for text in EXAMPLES if "tollgate-model/1" in text]
+    maps = [text for text in EXAMPLES if "tollgate-classes/1" in text]
+    assert {spec.decoding.decoder for spec in specs} == set(DECODERS)
+    assert len(specs) + len(maps) + 1 == len(EXAMPLES)  # and the line that shows size_input by itself
+    for text in maps:
+        ClassMap.model_validate(yaml.safe_load(text))
