@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from hw_profiles.yaml_files import complaints_of
 from perception.errors import EvidenceError, LabelError, SourceError
 from perception.files import json_bytes, sha256_of_bytes, sha256_of_file, write_atomically
-from perception.model_spec import one_line
 from perception.package import EnginePackage
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -210,7 +210,7 @@ class Shelf:
         try:
             evidence = Evidence.model_validate_json(document)
         except ValidationError as error:
-            raise EvidenceError(f"{path}: {one_line(error)}; measure again") from error
+            raise EvidenceError(f"{path}: {complaints_of(error)}; measure again") from error
         if evidence.arrays is None:
             return KeptEvidence(evidence, {}, sha256)
         arrays_path = self.folder / Path(evidence.arrays.file).name

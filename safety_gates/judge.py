@@ -70,7 +70,7 @@ def judge(trial: Trial, policy: Policy) -> Judgement:
 
 def verdicts_on(requirements: Sequence[Requirement], exhibits: Exhibits) -> tuple[Verdict, ...]:
     """Judge every requirement from evidence alone; equal evidence gives equal verdicts, today and at a release."""
-    figures = {name: _figures(name, exhibit) for name, exhibit in exhibits.items()}
+    figures = {gate: _figures(gate, exhibit, requirements) for gate, exhibit in exhibits.items()}
     return tuple(judged(each, figures[each.gate][each.quantity]) for each in requirements)
 
 
@@ -78,11 +78,13 @@ def _gates_of(requirements: Iterable[Requirement]) -> list[str]:
     return list(dict.fromkeys(requirement.gate for requirement in requirements))
 
 
-def _figures(name: str, exhibit: KeptEvidence | Unmeasured) -> Mapping[str, Measured]:
-    gate = open_gate(name)
+def _figures(
+    gate: str, exhibit: KeptEvidence | Unmeasured, requirements: Sequence[Requirement]
+) -> Mapping[str, Measured]:
+    wanted = [each.quantity for each in requirements if each.gate == gate]
     if isinstance(exhibit, Unmeasured):
-        return dict.fromkeys(gate.quantities, Measured(None, 0, "samples", None, exhibit.why))
-    return gate.read(exhibit)
+        return dict.fromkeys(wanted, Measured(None, 0, "samples", None, exhibit.why))
+    return open_gate(gate).read(exhibit, wanted)
 
 
 class _Strict(BaseModel):

@@ -28,16 +28,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from hw_profiles.profile import Profile
+from hw_profiles.yaml_files import Refusal, model_from_fields, model_from_yaml
 from perception.errors import PolicyError
-from perception.model_spec import one_line
 from safety_gates.gates.gate import Comparison, Quantity
 from safety_gates.gates.table import GATES, quantities_of
 
 DEFAULT_POLICY = "default"
+REFUSAL = Refusal(PolicyError, "docs/gates.md")
 
 FROM_PROFILE: dict[str, tuple[str, Callable[[Profile], float]]] = {
     "profile.deadline_ms": ("ms", lambda profile: profile.deadline_ms),
@@ -110,10 +110,7 @@ class Policy(_Strict):
         Raises:
             PolicyError: no YAML, unknown field, no limit, unknown gate or quantity, wrong unit, claim named twice.
         """
-        try:
-            return cls.from_fields(yaml.safe_load(content), where=where)
-        except yaml.YAMLError as error:
-            raise PolicyError(f"{where}: not YAML ({' '.join(str(error).split())})") from error
+        return model_from_yaml(cls, content, where=where, refusal=REFUSAL).checked(where)
 
     @classmethod
     def from_fields(cls, fields: object, *, where: str) -> Policy:
@@ -122,18 +119,22 @@ class Policy(_Strict):
         Raises:
             PolicyError: as `from_yaml`.
         """
-        try:
-            policy = cls.model_validate(fields)
-        except ValidationError as error:
-            raise PolicyError(f"{where}: {one_line(error)}; docs/gates.md explains the fields") from error
-        if not policy.limits:
+        return model_from_fields(cls, fields, where=where, refusal=REFUSAL).checked(where)
+
+    def checked(self, where: str) -> Policy:
+        """This policy, if every limit can be judged.
+
+        Raises:
+            PolicyError: no limit, unknown gate or quantity, wrong unit or direction, claim named twice.
+        """
+        if not self.limits:
             raise PolicyError(
                 f"{where}: has no limit, expected at least one; a policy that asks nothing passes nothing"
             )
-        for limit in policy.limits:
+        for limit in self.limits:
             _check(limit, where)
-        _refuse_repeated(policy, where)
-        return policy
+        _refuse_repeated(self, where)
+        return self
 
     def requirements(self, profile: Profile, task: str) -> tuple[Requirement, ...]:
         """The limits that apply to a package, resolved.

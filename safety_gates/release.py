@@ -25,9 +25,9 @@ from pydantic import ValidationError
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
+from hw_profiles.yaml_files import complaints_of
 from perception.errors import EvidenceError, PolicyError, ReleaseError
 from perception.files import cannot_write, json_bytes, sha256_of_bytes, sha256_of_file, staged_folder
-from perception.model_spec import one_line
 from perception.package import MANIFEST, EnginePackage
 from perception.release_client import (
     JUDGEMENT,
@@ -89,7 +89,9 @@ def read_judgement(path: Path) -> WrittenJudgement:
     except OSError as error:
         raise ReleaseError(f"{path}: no judgement ({error.strerror}); make one with: tollgate gate PACKAGE") from error
     except ValidationError as error:
-        raise ReleaseError(f"{path}: no judgement: {one_line(error)}; make one with: tollgate gate PACKAGE") from error
+        raise ReleaseError(
+            f"{path}: no judgement: {complaints_of(error)}; make one with: tollgate gate PACKAGE"
+        ) from error
 
 
 def confirm(written: WrittenJudgement, package: EnginePackage, shelf: Shelf) -> None:

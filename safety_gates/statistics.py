@@ -105,26 +105,36 @@ def clustered_proportion_interval(
     return proportion_interval(share * kept, kept, confidence)
 
 
-def bootstrap_interval(
-    statistic: Callable[[NDArray[np.int64]], float], frames: int, confidence: float = CONFIDENCE, *, seed: int = SEED
-) -> Interval:
+def bootstrap_intervals(
+    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    frames: int,
+    confidence: float = CONFIDENCE,
+    *,
+    seed: int = SEED,
+) -> tuple[Interval, ...]:
     """Percentile bootstrap over frames: a frame is drawn whole, since its objects belong together.
 
     Speaks of other frames drawn like these. Neighbouring frames of one drive resemble each other, so the interval says
     less about another drive than its width suggests.
 
     Args:
-        statistic: takes (F,) how often each frame was drawn; may answer NaN, which is left out.
+        statistic: takes (F,) how often each frame was drawn, answers (K,) figures; NaN among them is left out.
         frames: how many frames there are.
         confidence: share of intervals that hold the truth.
-        seed: of the draws; the same seed gives the same interval.
+        seed: of the draws; the same seed gives the same intervals.
+
+    Returns:
+        K intervals; one without any defined figure is open at both ends.
 
     Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
     """
     generator = np.random.default_rng(seed)
     draws = (np.bincount(generator.integers(frames, size=frames), minlength=frames) for _ in range(RESAMPLES))
     values = np.array([statistic(draw) for draw in draws])
-    values = values[~np.isnan(values)]
+    return tuple(_central(column[~np.isnan(column)], confidence) for column in values.T)
+
+
+def _central(values: NDArray[np.float64], confidence: float) -> Interval:
     if len(values) == 0:
         return Interval(-math.inf, math.inf, confidence)
     tail = (1 - confidence) / 2

@@ -11,21 +11,23 @@ from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
-from perception.sources.table import open_source
 from pydantic import JsonValue
 
+from compile.accuracy import LOWEST_SCORE
 from hw_profiles.machine import Machine, read_machine
 from hw_profiles.telemetry import sample
-from perception.errors import LabelError, SourceError
+from perception.errors import LabelError, PackageError, SourceError
 from perception.frame import Frame
 from perception.package import EnginePackage
 from perception.pipeline import open_pipeline
 from perception.results import Result
+from perception.sources.source import FrameSource
+from perception.sources.table import kind_at, open_source, source_class
 from perception.terminal import Step, Terminal
 from safety_gates.evidence import ArrayMap, Conditions, DataSet, Evidence, KeptEvidence, Shelf, Subject
 from safety_gates.result_log import FrameKey, ResultLog
+from safety_gates.truth import Truth, read_truth, require_labelled_frame
 
-LOWEST_SCORE = 0.02
 MOVING_FACTS = frozenset({"clock_mhz", "gpu_clock_mhz"})
 
 
@@ -65,16 +67,22 @@ class Trial:
     """Measures a case, each measurement once, and keeps the evidence on a shelf."""
 
     def __init__(self, case: Case, shelf: Shelf, terminal: Terminal) -> None:
-        """Digest recording and labels, so that what cannot be read is refused before any long work.
+        """Digest recording and labels and compare what must fit, so that misfits are refused before any long work.
 
         Raises:
-            SourceError, LabelError: recording or labels are missing or unreadable.
+            SourceError: the recording is missing or unreadable.
+            LabelError: the labels are missing, unreadable, of another recording, or of classes the model lacks.
+            PackageError: the reference is of another model.
         """
         self.case = case
         self.shelf = shelf
         self._terminal = terminal
+        self._results: dict[str, KeptEvidence] = {}
         self.recording = DataSet.of(case.recording, SourceError)
         self.labels = None if case.labels is None else DataSet.of(case.labels, LabelError)
+        self.truth = _truth_of(case)
+        if case.reference is not None:
+            _require_same_model(case.package, case.reference)
 
     @cached_property
     def machine(self) -> dict[str, JsonValue]:
@@ -126,6 +134,15 @@ class Trial:
             self._terminal.say(f"{label}: evidence {kept.sha256[:12]} is re-used")
             return kept
         self._terminal.say(f"{label}: measuring ({why_not})")
+        return self.measure(wanted, observe)
+
+    def measure(self, wanted: Conditions, observe: Callable[[], Observation]) -> KeptEvidence:
+        """Evidence measured now.
+
+        Raises:
+            TollgateError: whatever measuring raises.
+            OutputError: the shelf cannot be written.
+        """
         before, started_ns = machine_state(), time.time_ns()
         observation = observe()
         evidence = Evidence(
@@ -142,17 +159,24 @@ class Trial:
 
     def results(self, package: EnginePackage) -> KeptEvidence:
         """What a package says about every frame, detections from `LOWEST_SCORE` on."""
-        wanted = self.conditions("results", subject=package, settings={"lowest_score": LOWEST_SCORE})
-        return self.obtain(wanted, lambda: self._observe_results(package))
+        if package.sha256 not in self._results:
+            wanted = self.conditions("results", subject=package, settings={"lowest_score": LOWEST_SCORE})
+            self._results[package.sha256] = self.obtain(wanted, lambda: self._observe_results(package))
+        return self._results[package.sha256]
 
     @contextmanager
-    def frames(self, what: str) -> Iterator[Iterator[Frame]]:
+    def frames(self, what: str, *, ahead: bool = True) -> Iterator[Iterator[Frame]]:
         """The frames of the recording, with progress.
 
+        Args:
+            what: is shown beside the progress.
+            ahead: decode the next frames while the block works on one; False decodes only when asked for the next.
+
         Raises:
-            SourceError: the recording cannot be read, or is empty.
+            SourceError: the recording cannot be read.
         """
-        source = open_source(self.case.recording)
+        path = self.case.recording
+        source: FrameSource = open_source(path) if ahead else source_class(kind_at(path))(path)
         try:
             counts = [camera.frame_count for camera in source.cameras]
             known = None if None in counts else sum(count or 0 for count in counts)
@@ -178,6 +202,23 @@ class Trial:
             raise SourceError(f"{self.case.recording}: has no frames, expected at least 1; choose another recording")
         log = ResultLog(tuple(keys), tuple(results))
         return Observation(len(keys), {"task": package.spec.task}, log.to_arrays(package.spec.task))
+
+
+def _truth_of(case: Case) -> Truth | None:
+    if case.labels is None:
+        return None
+    truth = read_truth(case.labels, case.class_map, case.package.spec)
+    require_labelled_frame(truth, case.recording, case.frames)
+    return truth
+
+
+def _require_same_model(package: EnginePackage, reference: EnginePackage) -> None:
+    ours, theirs = package.spec, reference.spec
+    if (ours.task, ours.classes) != (theirs.task, theirs.classes):
+        raise PackageError(
+            f"{reference.folder}: is a {theirs.task} model of {len(theirs.classes)} classes, the package on trial is a "
+            f"{ours.task} model of {len(ours.classes)}; give the float package of the same model"
+        )
 
 
 def machine_facts(machine: Machine) -> dict[str, JsonValue]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -56,5 +56,5 @@ class Gate(Protocol):
             TollgateError: the recording, the labels or the engine fail.
         """
 
-    def read(self, evidence: KeptEvidence) -> Mapping[str, Measured]:
-        """Quantities from evidence alone: no engine, no recording. Equal evidence gives equal figures."""
+    def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
+        """The quantities in `wanted` from evidence alone: no engine, no recording. Equal evidence, equal figures."""

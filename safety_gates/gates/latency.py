@@ -1,19 +1,22 @@
 """The latency gate: does a result come in time, shown on enough frames to say so.
 
-The package runs alone, frame after frame, on its own pass over the recording: nothing else is measured meanwhile.
-Time counts from the decoded frame to the usable result. Percentiles are order statistics with order-statistic
-intervals; p99 cannot be bounded from fewer than 368 frames, so on fewer it is INCONCLUSIVE, whatever it shows.
+The package runs alone on its own pass over the recording: frames are decoded a handful at a time, the pipeline is
+warmed up, then these frames are timed one after another while nothing else is done. Time counts from the decoded frame
+to the usable result. Percentiles are order statistics with order-statistic intervals; p99 cannot be bounded from fewer
+than 368 frames, so on fewer it is INCONCLUSIVE, however good it looks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import SourceError
-from perception.pipeline import open_pipeline
+from perception.frame import Frame
+from perception.pipeline import Pipeline, open_pipeline
 from perception.runtime import warm_up
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
@@ -21,6 +24,7 @@ from safety_gates.statistics import percentile, percentile_interval, proportion_
 from safety_gates.trial import Observation, Trial
 from safety_gates.verdict import Measured
 
+HELD_BYTES, LEAST_HELD = 96 << 20, 8
 STAGES = ("preprocess", "infer", "decode")
 PERCENTILES = {"p50": 0.5, "p99": 0.99}
 QUANTITIES: Mapping[str, Quantity] = {
@@ -43,35 +47,38 @@ class LatencyGate:
         """Time every frame, after a warm-up that does not count."""
         return trial.obtain(trial.conditions("latency"), lambda: _observe(trial))
 
-    def read(self, evidence: KeptEvidence) -> Mapping[str, Measured]:
+    def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
         """Percentiles by stage, and the share of late frames; nothing from a machine that throttled meanwhile."""
         if (note := _throttled(evidence)) is not None:
             unstable = Measured(None, evidence.evidence.samples, "frames", None, note, evidence.sha256)
-            return dict.fromkeys(QUANTITIES, unstable)
-        durations_ms = _durations_ms(evidence)
+            return dict.fromkeys(wanted, unstable)
+        durations_ms = stages_ms(evidence)
         measured = {
             f"{stage}_{name}": _percentile(samples, quantile, evidence.sha256)
             for stage, samples in durations_ms.items()
             for name, quantile in PERCENTILES.items()
         }
         measured["late"] = _late(durations_ms["total"], evidence)
-        return {name: measured[name] for name in QUANTITIES}
+        return {name: measured[name] for name in wanted}
 
 
-def total_ms(evidence: KeptEvidence) -> NDArray[np.float64]:
-    """(F,) milliseconds from frame to result, in order of capture, for plots."""
-    return _durations_ms(evidence)["total"]
+def stages_ms(evidence: KeptEvidence) -> dict[str, NDArray[np.float64]]:
+    """Stage → (F,) milliseconds in order of capture, and `total`."""
+    durations = {stage: np.asarray(evidence.arrays[f"{stage}_ns"], np.float64) / 1e6 for stage in STAGES}
+    durations["total"] = np.sum(list(durations.values()), axis=0)
+    return durations
 
 
 def _observe(trial: Trial) -> Observation:
     package = trial.case.package
-    rows: list[tuple[int, int, int]] = []
-    with open_pipeline(package) as pipeline, trial.frames(f"latency of {package.manifest.name}") as frames:
-        for frame in frames:
-            if not rows:
-                warm_up(pipeline, frame)
-            timings = pipeline.step(frame).timings
-            rows.append((timings.preprocess_ns, timings.infer_ns, timings.decode_ns))
+    rows: list[tuple[int, ...]] = []
+    with (
+        open_pipeline(package) as pipeline,
+        trial.frames(f"latency of {package.manifest.name}", ahead=False) as frames,
+    ):
+        while held := _held(frames):
+            warm_up(pipeline, held[0])
+            rows.extend(_timed(pipeline, frame) for frame in held)
     if not rows:
         raise SourceError(f"{trial.case.recording}: has no frames, expected at least 1; choose another recording")
     columns = np.array(rows, np.int64)
@@ -82,10 +89,17 @@ def _observe(trial: Trial) -> Observation:
     )
 
 
-def _durations_ms(evidence: KeptEvidence) -> dict[str, NDArray[np.float64]]:
-    durations = {stage: np.asarray(evidence.arrays[f"{stage}_ns"], np.float64) / 1e6 for stage in STAGES}
-    durations["total"] = np.sum(list(durations.values()), axis=0)
-    return durations
+def _held(frames: Iterator[Frame]) -> list[Frame]:
+    """The next frames, decoded before the first of them is timed."""
+    first = next(frames, None)
+    if first is None:
+        return []
+    return [first, *islice(frames, max(LEAST_HELD, HELD_BYTES // first.pixels.nbytes) - 1)]
+
+
+def _timed(pipeline: Pipeline, frame: Frame) -> tuple[int, ...]:
+    timings = pipeline.step(frame).timings
+    return tuple(getattr(timings, f"{stage}_ns") for stage in STAGES)
 
 
 def _percentile(samples_ms: NDArray[np.float64], quantile: float, sha256: str) -> Measured:

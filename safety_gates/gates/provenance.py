@@ -5,7 +5,7 @@ Plain facts, so they carry no interval: one altered file or one unknown licence 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pydantic import JsonValue
 
@@ -23,8 +23,11 @@ QUANTITIES: Mapping[str, Quantity] = {
         "count", "at_most", None, "facts the manifest should tell about the build and does not"
     ),
 }
+COUNTED = {"altered_files": "files", "unknown_licences": "models", "missing_build_facts": "facts"}
 # What must be known to build the same engine again, or to find out why it cannot be.
-BUILD_FACTS = ("tollgate", "source_sha256", "machine", "tools")
+BUILD_FACTS = ("source", "spec_sha256", "profile_sha256", "libraries", "python", "cpu")
+CALIBRATED_FACTS = ("calibration_sha256",)
+CALIBRATED = frozenset({"int8", "mixed"})
 UNKNOWN_LICENCES = frozenset({"", "unknown"})
 
 
@@ -34,28 +37,29 @@ class ProvenanceGate:
     quantities = QUANTITIES
 
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
-        """Compare the package with its manifest once more, and read what the manifest tells."""
+        """Compare the package with its manifest once more, always anew, and read what the manifest tells."""
         wanted = trial.conditions("provenance", with_recording=False)
-        return trial.obtain(wanted, lambda: _observe(trial.case.package))
+        return trial.measure(wanted, lambda: _observe(trial.case.package))
 
-    def read(self, evidence: KeptEvidence) -> Mapping[str, Measured]:
+    def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
         """Counts, each with what is wrong by name."""
         values = evidence.evidence.values
         return {
-            name: _counted(_strings(values[name]), of=_strings(values[f"{name}_of"]), sha256=evidence.sha256)
-            for name in QUANTITIES
+            name: _counted(_strings(values[name]), len(_strings(values[f"{name}_of"])), COUNTED[name], evidence.sha256)
+            for name in wanted
         }
 
 
 def _observe(package: EnginePackage) -> Observation:
     licence, build = package.spec.licence.strip(), package.manifest.build
+    expected = BUILD_FACTS + (CALIBRATED_FACTS if package.manifest.engine.precision in CALIBRATED else ())
     facts: dict[str, JsonValue] = {
         "altered_files": list(_altered(package)),
         "altered_files_of": [*sorted(package.manifest.files)],
         "unknown_licences": [package.spec.name] if licence.lower() in UNKNOWN_LICENCES else [],
         "unknown_licences_of": [package.spec.name],
-        "missing_build_facts": [name for name in BUILD_FACTS if not build.get(name)],
-        "missing_build_facts_of": [*BUILD_FACTS],
+        "missing_build_facts": [name for name in expected if not build.get(name)],
+        "missing_build_facts_of": [*expected],
         "licence": licence,
         "source": package.spec.source,
         "build": build,
@@ -71,8 +75,8 @@ def _altered(package: EnginePackage) -> Sequence[str]:
     return [] if again.sha256 == package.sha256 else [f"{package.folder}: another package took its place"]
 
 
-def _counted(names: Sequence[str], *, of: Sequence[str], sha256: str) -> Measured:
-    return Measured(float(len(names)), len(of), "facts", None, ", ".join(names), sha256)
+def _counted(names: Sequence[str], looked_at: int, things: str, sha256: str) -> Measured:
+    return Measured(float(len(names)), looked_at, things, None, ", ".join(names), sha256)
 
 
 def _strings(value: JsonValue) -> Sequence[str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from safety_gates.statistics import (
-    bootstrap_interval,
+    bootstrap_intervals,
     clustered_proportion_interval,
     percentile,
     percentile_interval,
@@ -106,15 +106,18 @@ def test_the_bootstrap_holds_a_ratio_over_frames_nearly_as_often_as_it_says():
     for repetition in range(REPETITIONS // 3):
         trials = generator.integers(1, 12, size=80)
         successes = generator.binomial(trials, generator.beta(4.5, 0.5, size=80))
-        interval = bootstrap_interval(lambda n, s=successes, t=trials: float(n @ s / (n @ t)), 80, seed=repetition)
+        (interval,) = bootstrap_intervals(
+            lambda drawn, s=successes, t=trials: np.array([drawn @ s / (drawn @ t)]), 80, seed=repetition
+        )
         holds.append(interval.low <= 0.9 <= interval.high)
     assert _coverage(holds) >= 0.94 - 3 * math.sqrt(0.94 * 0.06 / (REPETITIONS // 3))
 
 
 def test_the_bootstrap_is_repeatable_and_leaves_undefined_draws_out():
     def share(draw):
-        return float(draw[0] / draw[:2].sum()) if draw[:2].sum() else math.nan
+        return np.array([draw[0] / draw[:2].sum() if draw[:2].sum() else math.nan, math.nan])
 
-    assert bootstrap_interval(share, 5) == bootstrap_interval(share, 5)
-    nothing = bootstrap_interval(lambda _: math.nan, 5)
+    assert bootstrap_intervals(share, 5) == bootstrap_intervals(share, 5)
+    some, nothing = bootstrap_intervals(share, 5)
+    assert (some.low, some.high) == (0.0, 1.0)
     assert (nothing.low, nothing.high) == (-math.inf, math.inf)

@@ -1,0 +1,173 @@
+"""The parity gate: does the engine say what the float model says, on the same frames.
+
+What was validated is the float model. Detections are compared at the score threshold of the ModelSpec, as whoever uses
+them sees them: an object agrees where both report it with the same class and an overlap (IoU) of at least 0.5. Objects
+of one frame agree and differ together, so the intervals count frames as clusters. Needs no labels; needs a reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.package import EnginePackage
+from perception.results import Detections, Result, SegmentationMap
+from safety_gates.evidence import KeptEvidence
+from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.result_log import ResultLog
+from safety_gates.statistics import clustered_proportion_interval
+from safety_gates.trial import Observation, Trial
+from safety_gates.verdict import Measured
+
+OVERLAP = 0.5
+COUNTS = ("agreed", "missed", "ghosts", "equal", "pixels")
+QUANTITIES: Mapping[str, Quantity] = {
+    "agreement": Quantity(
+        "ratio", "at_least", "detection", "share of the reference's objects that the engine reports too"
+    ),
+    "ghosts": Quantity(
+        "ratio", "at_most", "detection", "share of the engine's objects that the reference does not report"
+    ),
+    "mask_agreement": Quantity(
+        "ratio", "at_least", "segmentation", "share of the pixels that both give the same class"
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Two models' objects in one frame.
+
+    Attributes:
+        pairs: (P, 2) index of an object of the reference, index of the engine's object that agrees with it.
+        missed: indices of the reference's objects without a partner.
+        ghosts: indices of the engine's objects without a partner.
+    """
+
+    pairs: NDArray[np.intp]
+    missed: NDArray[np.intp]
+    ghosts: NDArray[np.intp]
+
+
+class ParityGate:
+    """See `safety_gates.gates.gate.Gate`."""
+
+    quantities = QUANTITIES
+
+    def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
+        """Compare both packages' results frame by frame."""
+        reference = trial.case.reference
+        if reference is None:
+            return Unmeasured("there is no float model to compare with; give it with --reference FLOAT_PACKAGE")
+        wanted = trial.conditions("parity", with_reference=True, settings={"overlap": OVERLAP})
+        return trial.obtain(wanted, lambda: _observe(trial, reference))
+
+    def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
+        """Shares of objects, or of pixels."""
+        counts = {name: np.asarray(array, np.int64) for name, array in evidence.arrays.items() if name in COUNTS}
+        if evidence.evidence.values["task"] == "segmentation":
+            shares = {"mask_agreement": (counts["equal"], counts["pixels"], "frames")}
+        else:
+            agreed, missed, ghosts = counts["agreed"], counts["missed"], counts["ghosts"]
+            shares = {"agreement": (agreed, agreed + missed, "objects"), "ghosts": (ghosts, agreed + ghosts, "objects")}
+        return {name: _share(*shares[name], evidence.sha256) for name in wanted}
+
+
+def paired(reference: Detections, engine: Detections) -> Pairing:
+    """Pair objects of equal class: the reference's best score first, with the largest overlap that is still free.
+
+    Counts what `compile.accuracy.agreement` counts, and says which objects they are.
+    """
+    overlap = _overlaps(reference.boxes_px, engine.boxes_px)
+    overlap[reference.class_ids[:, None] != engine.class_ids[None, :]] = 0.0
+    pairs: list[tuple[int, int]] = []
+    for index in range(len(reference) if len(engine) else 0):
+        partner = int(overlap[index].argmax())
+        if overlap[index, partner] >= OVERLAP:
+            overlap[:, partner] = 0.0
+            pairs.append((index, partner))
+    found = np.array(pairs, np.intp).reshape(-1, 2)
+    missed = np.setdiff1d(np.arange(len(reference)), found[:, 0])
+    return Pairing(found, missed, np.setdiff1d(np.arange(len(engine)), found[:, 1]))
+
+
+def reported(package: EnginePackage, results: Sequence[Result]) -> list[Detections]:
+    """The detections that whoever uses the package sees: those from the spec's score threshold on."""
+    threshold = package.spec.decoding.score_threshold
+    return [result.at_least(threshold) for result in results if isinstance(result, Detections)]
+
+
+def differences(evidence: KeptEvidence) -> NDArray[np.float64]:
+    """(F,) how much the two models differ in each frame: objects that only one reports, or the share of pixels."""
+    arrays = {name: np.asarray(array, np.float64) for name, array in evidence.arrays.items()}
+    if evidence.evidence.values["task"] == "segmentation":
+        return 1 - arrays["equal"] / arrays["pixels"]
+    return arrays["missed"] + arrays["ghosts"]
+
+
+def _observe(trial: Trial, reference: EnginePackage) -> Observation:
+    package = trial.case.package
+    task = package.spec.task
+    logs = [ResultLog.from_arrays(trial.results(each).arrays, task) for each in (reference, package)]
+    if task == "segmentation":
+        arrays = _compare_maps(logs[0].results, logs[1].results)
+    else:
+        arrays = _compare_detections(reported(reference, logs[0].results), reported(package, logs[1].results))
+    return Observation(len(logs[0].frames), {"task": task}, arrays)
+
+
+def _compare_detections(
+    reference: Sequence[Detections], engine: Sequence[Detections]
+) -> dict[str, NDArray[np.generic]]:
+    pairings = [paired(theirs, ours) for theirs, ours in zip(reference, engine, strict=True)]
+    score_differences = [
+        ours.scores[pairing.pairs[:, 1]] - theirs.scores[pairing.pairs[:, 0]]
+        for pairing, theirs, ours in zip(pairings, reference, engine, strict=True)
+    ]
+    return {
+        "agreed": np.array([len(pairing.pairs) for pairing in pairings], np.int64),
+        "missed": np.array([len(pairing.missed) for pairing in pairings], np.int64),
+        "ghosts": np.array([len(pairing.ghosts) for pairing in pairings], np.int64),
+        "score_difference": np.concatenate([np.zeros(0, np.float32), *score_differences]),
+    }
+
+
+def _compare_maps(reference: Sequence[Result], engine: Sequence[Result]) -> dict[str, NDArray[np.generic]]:
+    maps = [
+        _of_one_size(theirs, ours)
+        for theirs, ours in zip(reference, engine, strict=True)
+        if isinstance(theirs, SegmentationMap) and isinstance(ours, SegmentationMap)
+    ]
+    return {
+        "equal": np.array([np.sum(theirs == ours) for theirs, ours in maps], np.int64),
+        "pixels": np.array([theirs.size for theirs, _ in maps], np.int64),
+    }
+
+
+def _of_one_size(first: SegmentationMap, second: SegmentationMap) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Two maps cell by cell, or pixel by pixel of the source where their grids differ."""
+    if first.class_ids.shape == second.class_ids.shape:
+        return first.class_ids, second.class_ids
+    return first.at_source_size(), second.at_source_size()
+
+
+def _share(good: NDArray[np.int64], total: NDArray[np.int64], sampled: str, sha256: str) -> Measured:
+    """The share over all frames with its interval; where pixels are counted, the frames are the samples."""
+    count = int(total.sum())
+    samples = len(total) if sampled == "frames" else count
+    if count == 0:
+        return Measured(None, 0, sampled, None, f"no {sampled} to compare; record scenes that hold some", sha256)
+    return Measured(float(good.sum() / count), samples, sampled, clustered_proportion_interval(good, total), "", sha256)
+
+
+def _overlaps(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(N, M) intersection over union of (N, 4) and (M, 4) boxes; 0 for boxes without an area."""
+    a, b = first.astype(np.float64)[:, None, :], second.astype(np.float64)[None, :, :]
+    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
+    shared = np.prod(np.clip(sides, 0, None), axis=-1)
+    union = np.prod(a[..., 2:] - a[..., :2], axis=-1) + np.prod(b[..., 2:] - b[..., :2], axis=-1) - shared
+    overlaps: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return overlaps
