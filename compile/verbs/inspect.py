@@ -36,7 +36,8 @@ from perception.files import write_atomically
 from perception.terminal import Terminal
 
 MOST_OPERATORS, MOST_LAYERS = 8, 5
-WIDEST_TEXT = 110
+WIDEST_TEXT, LONGEST_UNBROKEN = 110, 40
+HARD_SPACE = "\N{NO-BREAK SPACE}"
 COLOURS = {"certain": "green", "likely": "yellow", "unsure": "red"}
 
 
@@ -188,7 +189,7 @@ def _show_guess(terminal: Terminal, guess: Guess) -> None:
     terminal.say(f"\n[bold]Looks like {escape(guess.family)}[/]")
     for clues in _by_reason(clue for clue in guess.clues if _is_worth_showing(clue)):
         first = clues[0]
-        values = " · ".join(f"{clue.field.split('.', 1)[-1]} {_value(clue)}" for clue in clues)
+        values = " · ".join(_unbroken(f"{clue.field.split('.', 1)[-1]} {_value(clue)}") for clue in clues)
         _say_wrapped(terminal, f"  {first.confidence:<8} ", values, mark=COLOURS[first.confidence])
         _say_wrapped(terminal, " " * 11, first.why, style="dim")
     terminal.say("")
@@ -219,6 +220,11 @@ def _value(clue: Clue) -> str:
     return "none" if value is None else _number(value)
 
 
+def _unbroken(text: str) -> str:
+    """Short text is kept on one line, by the hard spaces that `_say_wrapped` turns back."""
+    return text.replace(" ", HARD_SPACE) if len(text) <= LONGEST_UNBROKEN else text
+
+
 def _number(value: object) -> str:
     if isinstance(value, float):
         return "1/255" if abs(value * 255 - 1) < 1e-9 else f"{value:g}"
@@ -231,7 +237,7 @@ def _say_wrapped(terminal: Terminal, head: str, text: str, *, style: str = "", m
     opened, closed = (f"[{style}]", "[/]") if style else ("", "")
     shown_head = f"[{mark}]{escape(head)}[/]" if mark else escape(head)
     for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False):
-        terminal.say(f"{shown_head}{opened}{escape(line)}{closed}")
+        terminal.say(f"{shown_head}{opened}{escape(line.replace(HARD_SPACE, ' '))}{closed}")
         shown_head = " " * len(head)
 
 

@@ -248,6 +248,22 @@ def test_a_second_input_that_a_spec_cannot_feed_is_unsure(tmp_path: Path) -> Non
     assert "input previous [1, 3, 32, 64] cannot be fed by a ModelSpec" in guess.clue("size_input").why
 
 
+def test_a_scale_factor_is_no_size(tmp_path: Path) -> None:
+    """Paddle's detectors ask for the scale of resizing: fed a size, they would stretch every box."""
+    sketch = Sketch(image=[1, 3, 32, 64], scale_factor=[1, 2])
+    factor = sketch.node("ReduceMax", "scale_factor", keepdims=0)
+    sketch.output(sketch.node("Mul", sketch.conv("image", 3, 19), factor), "mask", [1, 19, 32, 64])
+    guess = guessed(sketch, tmp_path)
+    assert guess.spec.size_input is None
+    assert guess.clue("size_input").confidence == "unsure"
+
+
+def test_yolox_with_one_class_is_not_taken_for_selected_boxes(tmp_path: Path) -> None:
+    guess = guessed(yolox(classes=1), tmp_path)
+    assert guess.spec.decoding.decoder == "yolox"
+    assert guess.spec.classes == ("class_0",)
+
+
 # Pixels
 
 
