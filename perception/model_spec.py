@@ -44,6 +44,12 @@ class PictureInput(_Strict):
     pad_value: int = Field(default=0, ge=0, le=255)
     interpolation: Literal["linear", "area", "nearest", "cubic"] = "linear"
 
+    @model_validator(mode="after")
+    def _bytes_are_fed_as_they_are(self) -> PictureInput:
+        if self.dtype == "uint8" and (self.scale, self.mean, self.std) != (1, (0, 0, 0), (1, 1, 1)):
+            raise ValueError("dtype uint8 is fed pixels as they are, expected scale 1, mean 0, std 1")
+        return self
+
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Shape of the tensor, batch 1."""

@@ -5,18 +5,33 @@ Everything lands in the folder `out/`. Run it with `make demo`.
 
 from __future__ import annotations
 
+import json
+import platform
+import shlex
 import shutil
+import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from perception.cli import EXIT_PASSED
+from perception.cli import main as tollgate
+from perception.latency import LatencyRecorder
+from perception.package import open_package
+from perception.record import read_run_log
 
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLES = ROOT / "data" / "samples"
-OUT = ROOT / "out"
-console = Console(highlight=False, soft_wrap=True)
+SAMPLES = Path("data/samples")
+MODEL, DRIVE, CALIBRATION = SAMPLES / "models" / "sample_detector.onnx", SAMPLES / "drive", SAMPLES / "calibration"
+OUT = Path("out")
+PACKAGE, REFERENCE, RELEASE, REPORT = OUT / "package", OUT / "float", OUT / "release", OUT / "report.html"
+PROFILE = "arm_cpu" if platform.machine() == "aarch64" else "x86_cpu"
+SIGNS = {"PASSED": "[green]✓[/]", "FAILED": "[red]✗[/]", "INCONCLUSIVE": "[yellow]?[/]"}
+
+console = Console(highlight=False)
 
 
 def main() -> int:
@@ -24,20 +39,67 @@ def main() -> int:
     started_s = time.monotonic()
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir()
-    model, drive = SAMPLES / "models" / "sample_detector.onnx", SAMPLES / "drive"
-    run("inspect", model, "--output", OUT / "draft.yaml")
+    run(f"inspect {MODEL} --output {OUT}/draft.yaml")
     run(
-        *("compile", model, "--profile", "x86_cpu", "--calibration", SAMPLES / "calibration"),
-        *("--recording", drive, "--labels", drive),
-        *("--output", OUT / "package", "--reference-output", OUT / "float"),
+        f"compile {MODEL} --profile {PROFILE} --calibration {CALIBRATION} --recording {DRIVE} --labels {DRIVE} "
+        f"--timing-s 5 --output {PACKAGE} --reference-output {REFERENCE}"
     )
-    run("replay", OUT / "package", drive, "--log", OUT / "replay.jsonl", "--overlay", OUT / "overlay")
-    run(
-        *("gate", OUT / "package", "--recording", drive, "--labels", drive, "--reference", OUT / "float"),
-        *("--evidence", OUT / "evidence", "--report", OUT / "report.html"),
+    run(f"replay {PACKAGE} {DRIVE} --camera front --log {OUT}/replay.jsonl --overlay {OUT}/overlay")
+    verdict = run(
+        f"gate {PACKAGE} --recording {DRIVE} --labels {DRIVE} --reference {REFERENCE} --report {REPORT}",
+        must_pass=False,
     )
-    run("release", "keys", "--output", OUT / "keys")
-    run("release", "sign", OUT / "package", "--judgement", OUT / "judgement.json", "--key", OUT / "keys" / "signer.pem")
-    summary()
-    console.print(f"\ndone in {time.monotonic() - started_s:.0f} s; the report: {OUT / 'report.html'}")
-    return EXIT_PASSED
+    if verdict == EXIT_PASSED:
+        run(f"release keys --output {OUT}/keys")
+        run(f"release sign {PACKAGE} --judgement {OUT}/judgement.json --key {OUT}/keys/signer.pem --output {RELEASE}")
+        run(f"release verify {RELEASE} --key {OUT}/keys/signer.pub")
+    summary(released=verdict == EXIT_PASSED)
+    console.print(f"\n{time.monotonic() - started_s:.0f} s. The report: {REPORT.resolve().as_uri()}", soft_wrap=True)
+    return verdict
+
+
+def run(words: str, *, must_pass: bool = True) -> int:
+    """Show a command and run it; a failure ends the demo with its exit code."""
+    console.print(f"\n[bold cyan]$ tollgate {words}[/]", soft_wrap=True)
+    code = tollgate(shlex.split(words))
+    if must_pass and code != EXIT_PASSED:
+        sys.exit(code)
+    return code
+
+
+def summary(*, released: bool) -> None:
+    """The closing table: what was chosen and why, what it costs, and what the gates said."""
+    package = open_package(PACKAGE)
+    report: Any = package.document("compile.json")
+    judgement = json.loads((OUT / "judgement.json").read_text())
+    table = Table(title="\nThe chain", title_justify="left", title_style="bold", show_header=False, show_edge=False)
+    table.add_row("precision", f"[bold]{package.manifest.engine.precision}[/] — {report['decision']['why']}")
+    table.add_row("naive INT8", report["decision"]["naive"])
+    table.add_row("AP50, float → compiled", accuracy(report["decision"]))
+    table.add_row("latency", latency(judgement, package.profile.deadline_ms))
+    table.add_row("gates", "\n".join(f"{SIGNS[each['outcome']]} {each['claim']}" for each in judgement["verdicts"]))
+    table.add_row("release", str(RELEASE) if released else "[red]refused: the package did not pass its gates[/]")
+    console.print(table)
+
+
+def accuracy(decision: Mapping[str, Any]) -> str:
+    """Of the float engine and of the chosen one, as the compiler measured them."""
+    scores = {row["name"]: row["scores"]["AP50"] for row in decision["candidates"]}
+    return f"{scores['fp32']:.3f} → {scores[decision['chosen']]:.3f}"
+
+
+def latency(judgement: Mapping[str, Any], deadline_ms: float) -> str:
+    """From pixels to boxes: the median of the replay, and the 99th percentile that the gate judged, with its interval."""
+    recorder = LatencyRecorder()
+    for frame in read_run_log(OUT / "replay.jsonl").frames:
+        recorder.record(frame.timings.total_ns)
+    judged = next(each for each in judgement["verdicts"] if each["claim"] == "latency.deadline")
+    interval = judged["interval"]
+    return (
+        f"p50 {recorder.percentile_ns(50) / 1e6:.1f} ms ({recorder.samples} frames), p99 {judged['got']:.1f} ms "
+        f"({interval['low']:.1f} … {interval['high']:.1f}, {judged['samples']} frames), deadline {deadline_ms:g} ms"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

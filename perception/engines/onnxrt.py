@@ -115,7 +115,7 @@ def _session_options(threads: int, *, profile_prefix: str | None, optimise: bool
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # its errors come back as exceptions; a second telling on stderr helps nobody
     if not optimise:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if profile_prefix is not None:
