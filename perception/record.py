@@ -43,6 +43,7 @@ from perception.package import EnginePackage
 from perception.pipeline import FrameResult, Status, Timings
 from perception.results import Detections, Result, SegmentationMap
 from perception.sources.digest import sha256_of_recording
+from perception.sources.table import kind_and_path
 
 _LIBRARIES = ("tollgate", "numpy", "opencv-python", "av", "onnxruntime", "tensorrt")
 _SHA256 = r"^[0-9a-f]{64}$"
@@ -83,15 +84,16 @@ class RunHeader(_Strict):
 
     @classmethod
     def of(cls, package: EnginePackage, recording: Path, *, options: Mapping[str, JsonValue]) -> RunHeader:
-        """The header for a package played over the recording at a path.
+        """The header for a package played over the recording at a path, as `open_source` takes it.
 
         Raises:
-            OSError: the recording cannot be read.
+            SourceError: the recording cannot be read.
         """
+        _, place = kind_and_path(recording)
         return cls(
             package_sha256=package.sha256,
             engine_sha256=package.engine_sha256,
-            recording=RecordingEntry(name=recording.resolve().name, sha256=sha256_of_recording(recording)),
+            recording=RecordingEntry(name=place.resolve().name, sha256=sha256_of_recording(place)),
             profile=package.profile.name,
             classes=package.spec.classes,
             versions=_versions(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from pathlib import Path
 
+from perception.errors import SourceError
 from perception.files import sha256_of_file
 
 
@@ -15,10 +16,13 @@ def sha256_of_recording(path: Path) -> str:
     relative to the folder; where the folder lies and what it is called do not count.
 
     Raises:
-        OSError: something in it cannot be read.
+        SourceError: something in it cannot be read.
     """
-    if not path.is_dir():
-        return sha256_of_file(path)
-    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    listing = "".join(f"{sha256_of_file(path / name)}  {name}\n" for name in names)
+    try:
+        if not path.is_dir():
+            return sha256_of_file(path)
+        names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+        listing = "".join(f"{sha256_of_file(path / name)}  {name}\n" for name in names)
+    except OSError as error:
+        raise SourceError(f"{error.filename}: cannot be read ({error.strerror}); check its permissions") from error
     return sha256(listing.encode()).hexdigest()

@@ -49,9 +49,21 @@ def open_source(path: Path, *, cameras: Sequence[str] = ()) -> Prefetched:
     Raises:
         SourceError: nothing lies there, nothing that is understood, or it cannot be opened.
     """
-    kind, path = _kind_and_path(path)
+    kind, path = kind_and_path(path)
     recording: Recording = source_class(kind)(path, cameras=cameras)
     return Prefetched(recording)
+
+
+def kind_and_path(path: Path) -> tuple[str, Path]:
+    """The kind of a recording and where it lies, with the prefix `KIND:` of `path` heeded and taken off.
+
+    Raises:
+        SourceError: nothing lies there, or nothing that is understood.
+    """
+    kind, colon, rest = str(path).partition(":")
+    if colon and rest and kind in SOURCES and not path.exists():
+        return kind, Path(rest)
+    return kind_at(path), path
 
 
 def kind_at(path: Path) -> str:
@@ -71,13 +83,6 @@ def kind_at(path: Path) -> str:
     if picture_files(path):
         return "image_folder"
     raise SourceError(f"{path}: is a folder that holds {_content(path)}, expected {UNDERSTOOD}")
-
-
-def _kind_and_path(path: Path) -> tuple[str, Path]:
-    kind, colon, rest = str(path).partition(":")
-    if colon and rest and kind in SOURCES and not path.exists():
-        return kind, Path(rest)
-    return kind_at(path), path
 
 
 def _kind_of_file(path: Path) -> str:
