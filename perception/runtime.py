@@ -157,7 +157,7 @@ class Mailbox:
         self._failure: BaseException | None = None
 
     def put(self, delivery: Delivery) -> None:
-        """Deliver; an unread frame of the same camera is displaced, and the newer one inherits its place in the queue."""
+        """Deliver; an unread frame of the same camera is displaced, the newer one inherits its place in the queue."""
         with self._changed:
             older = self._waiting.get(delivery.frame.camera_id)
             if older is not None:

@@ -89,7 +89,7 @@ def accuracy(decision: Mapping[str, Any]) -> str:
 
 
 def latency(judgement: Mapping[str, Any], deadline_ms: float) -> str:
-    """From pixels to boxes: the median of the replay, and the 99th percentile that the gate judged, with its interval."""
+    """From pixels to boxes: the median of the replay, and the 99th percentile that the gate judged with interval."""
     recorder = LatencyRecorder()
     for frame in read_run_log(OUT / "replay.jsonl").frames:
         recorder.record(frame.timings.total_ns)
