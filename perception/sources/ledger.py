@@ -48,8 +48,11 @@ class Ledger:
                 return False
             self._first_stamp = stamp
         self._packets += 1
-        # A time before the first packet's is of a picture shown before the first key picture, which leans on the cut.
-        if stamp is not None and stamp >= (self._first_stamp or stamp) and not packet.is_discard:
+        if stamp is None:
+            return True
+        if self._first_stamp is not None and stamp < self._first_stamp:
+            return False  # shown before the first key picture, though sent after it
+        if not packet.is_discard:
             heapq.heappush(self._owed, stamp)
         return True
 

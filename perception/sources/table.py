@@ -28,7 +28,7 @@ UNDERSTOOD = (
 
 
 def source_class(kind: str) -> Any:  # noqa: ANN401  (constructors differ by kind)
-    """The class of a kind of recording; its libraries are imported only now.
+    """The class of a kind of recording.
 
     Raises:
         SourceError: unknown kind.

@@ -84,7 +84,10 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if stream.codec_context is None:
             raise SourceError(f"{path}: no decoder for its video here; convert it with: ffmpeg -i FILE NEW.mp4")
         stream.thread_type = "AUTO"
-        stream.codec_context.options = {"err_detect": "explode"}
+        # A transport stream may be cut anywhere, and "explode" would refuse its first references to what was cut away;
+        # it marks its damaged packets itself.
+        if container.format.name != "mpegts":
+            stream.codec_context.options = {"err_detect": "explode"}
         yield container, stream
     finally:
         container.close()

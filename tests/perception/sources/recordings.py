@@ -29,7 +29,7 @@ def picture(index: int, *, width_px: int = WIDTH_PX, height_px: int = HEIGHT_PX)
 
 def index_of(pixels: NDArray[np.uint8]) -> int:
     """The index that `picture` spelt, read back from a decoded frame."""
-    return sum((pixels[4:12, bit * 16 + 4 : bit * 16 + 12].mean() > 127) << bit for bit in range(8))
+    return sum(int(pixels[4:12, bit * 16 + 4 : bit * 16 + 12].mean() > 127) << bit for bit in range(8))
 
 
 @dataclass(frozen=True)

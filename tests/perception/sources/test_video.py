@@ -143,6 +143,18 @@ def test_a_stream_cut_out_of_a_broadcast_starts_at_its_first_key_picture(tmp_pat
     assert [index_of(frame.pixels) for frame in frames] == list(range(24, 40))
 
 
+@pytest.mark.parametrize("place", [0.2, 0.35, 0.5, 0.7])
+def test_pictures_that_lean_on_what_was_cut_away_are_left_out(tmp_path, place):
+    open_groups = Coding(options=(("x264-params", "keyint=10:min-keyint=10:open-gop=1:bframes=3:scenecut=0"),))
+    whole = write_video(tmp_path / "a.ts", 40, coding=open_groups).read_bytes()
+    (tmp_path / "cut.ts").write_bytes(whole[int(place * len(whole)) // 188 * 188 :])
+    frames, end = collect(tmp_path / "cut.ts")
+    shown = [index_of(frame.pixels) for frame in frames]
+    assert end == ""
+    assert shown[0] in (10, 20, 30)
+    assert shown == list(range(shown[0], 40))
+
+
 @pytest.mark.parametrize("coding", [H264, NO_REORDERING, HEVC, MPEG4, MJPEG], ids=lambda coding: str(coding.codec))
 @pytest.mark.parametrize("damaged", [0, 7, 20, 39])
 def test_a_damaged_packet_ends_the_recording_before_any_invented_picture(tmp_path, coding, damaged):
