@@ -205,16 +205,11 @@ class Shelf:
         Raises:
             EvidenceError: missing, or a byte of it changed.
         """
-        path = self.folder / f"{sha256}.json"
-        document = _bytes_of(path, sha256)
-        try:
-            evidence = Evidence.model_validate_json(document)
-        except ValidationError as error:
-            raise EvidenceError(f"{path}: {complaints_of(error)}; measure again") from error
+        evidence = self._without_arrays(sha256)
         if evidence.arrays is None:
             return KeptEvidence(evidence, {}, sha256)
-        arrays_path = self.folder / Path(evidence.arrays.file).name
-        return KeptEvidence(evidence, _arrays_in(_bytes_of(arrays_path, evidence.arrays.sha256), arrays_path), sha256)
+        path = self.folder / Path(evidence.arrays.file).name
+        return KeptEvidence(evidence, _arrays_in(_bytes_of(path, evidence.arrays.sha256), path), sha256)
 
     def read_bound(self, sha256: str, subject: Subject, measurement: str) -> KeptEvidence:
         """Evidence by its digest that must be this measurement of `subject`.
@@ -240,17 +235,24 @@ class Shelf:
         stale: list[str] = []
         for path in candidates:
             try:
-                kept = self.read(path.stem)
+                have = self._without_arrays(path.stem).conditions
+                differences = have.differences(wanted)
+                if have.measurement == wanted.measurement and not differences:
+                    return self.read(path.stem), ""
             except EvidenceError as error:
                 stale.append(str(error))
-                continue
-            if kept.evidence.conditions.measurement != wanted.measurement:
-                continue
-            differences = kept.evidence.conditions.differences(wanted)
-            if not differences:
-                return kept, ""
-            stale.append("; ".join(differences))
+            else:
+                if have.measurement == wanted.measurement:
+                    stale.append("; ".join(differences))
         return None, stale[0] if stale else "no evidence yet"
+
+    def _without_arrays(self, sha256: str) -> Evidence:
+        path = self.folder / f"{sha256}.json"
+        document = _bytes_of(path, sha256)
+        try:
+            return Evidence.model_validate_json(document)
+        except ValidationError as error:
+            raise EvidenceError(f"{path}: {complaints_of(error)}; measure again") from error
 
 
 def _bytes_of(path: Path, expected_sha256: str) -> bytes:

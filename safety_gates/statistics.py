@@ -17,6 +17,7 @@ from scipy.stats import beta, binom, t  # type: ignore[import-untyped]
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 SEED = 20240229
+LEAST_FRAMES = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,34 +113,38 @@ def bootstrap_intervals(
     *,
     seed: int = SEED,
 ) -> tuple[Interval, ...]:
-    """Percentile bootstrap over frames: a frame is drawn whole, since its objects belong together.
+    """Percentile bootstrap of shares over frames: a frame is drawn whole, since its objects belong together.
 
     Speaks of other frames drawn like these. Neighbouring frames of one drive resemble each other, so the interval says
-    less about another drive than its width suggests.
+    less about another drive than its width suggests. Fewer than `LEAST_FRAMES` bound nothing. Where every draw gives
+    the same share, as for a model without a flaw, the draws know nothing of rarer flaws: the interval then leaves room
+    for the share of flawed frames that could have stayed unseen, by the exact binomial bound.
 
     Args:
-        statistic: takes (F,) how often each frame was drawn, answers (K,) figures; NaN among them is left out.
+        statistic: takes (F,) how often each frame was drawn, answers (K,) shares in 0..1; NaN among them is left out.
         frames: how many frames there are.
         confidence: share of intervals that hold the truth.
         seed: of the draws; the same seed gives the same intervals.
 
     Returns:
-        K intervals; one without any defined figure is open at both ends.
+        K intervals; one that the frames cannot bound is open at both ends.
 
-    Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
+    Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13; for few samples Hesterberg 2015,
+    "What teachers should know about the bootstrap", The American Statistician 69; for the unseen `proportion_interval`.
     """
     generator = np.random.default_rng(seed)
     draws = (np.bincount(generator.integers(frames, size=frames), minlength=frames) for _ in range(RESAMPLES))
-    values = np.array([statistic(draw) for draw in draws])
-    return tuple(_central(column[~np.isnan(column)], confidence) for column in values.T)
+    shares = np.array([statistic(draw) for draw in draws])
+    return tuple(_central(column[~np.isnan(column)], frames, confidence) for column in shares.T)
 
 
-def _central(values: NDArray[np.float64], confidence: float) -> Interval:
-    if len(values) == 0:
+def _central(shares: NDArray[np.float64], frames: int, confidence: float) -> Interval:
+    if len(shares) == 0 or frames < LEAST_FRAMES:
         return Interval(-math.inf, math.inf, confidence)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(float(low), float(high), confidence)
+    low, high = (float(end) for end in np.quantile(shares, [tail, 1 - tail]))
+    unseen = 1 - proportion_interval(frames, frames, confidence).low if low == high else 0.0
+    return Interval(max(0.0, low - unseen), min(1.0, high + unseen), confidence)
 
 
 def _effective_trials(successes: NDArray[np.int64], trials: NDArray[np.int64], share: float) -> float:

@@ -22,7 +22,7 @@ from perception.results import Detections, SegmentationMap
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.result_log import ResultLog
-from safety_gates.statistics import bootstrap_intervals
+from safety_gates.statistics import LEAST_FRAMES, bootstrap_intervals
 from safety_gates.trial import Observation, Trial
 from safety_gates.truth import Truth
 from safety_gates.verdict import Measured
@@ -139,8 +139,10 @@ def _over_objects(
 
 
 def _measured(evidence: KeptEvidence, samples: int, sampled: str, figure: Callable[[Draws | None], float]) -> Measured:
-    (interval,) = bootstrap_intervals(lambda draws: _array([figure(draws)]), evidence.evidence.samples)
-    return Measured(figure(None), samples, sampled, interval, "", evidence.sha256)
+    frames = evidence.evidence.samples
+    (interval,) = bootstrap_intervals(lambda draws: _array([figure(draws)]), frames)
+    note = f"{frames} labelled frames cannot bound it, record at least {LEAST_FRAMES}" if frames < LEAST_FRAMES else ""
+    return Measured(figure(None), samples, sampled, interval, note, evidence.sha256)
 
 
 def _by_group(

@@ -35,6 +35,7 @@ RIGHT = np.array(
     np.float32,
 )
 BIAS = np.array([0.5, 0.5, 0, 0, 0, 0, 0], np.float32)
+SHIFTED = np.array([1.1, 0.5, 0, 0, 0, 0, 0], np.float32)  # boxes 0.6 of their width to the right
 
 
 def detector_file(weights: np.ndarray = RIGHT, bias: np.ndarray = BIAS) -> bytes:

@@ -21,11 +21,10 @@ from safety_gates.policy import Policy, load_policy
 from safety_gates.trial import Case, Trial
 from safety_gates.verdict import Outcome
 from tests.perception.builders import SPEC_OF_NULL, null_engine_file
-from tests.safety_gates.builders import BIAS, BUILD, QUIET, RIGHT, drive, mask_drive, mask_package, package, spec
+from tests.safety_gates.builders import BUILD, QUIET, RIGHT, SHIFTED, drive, mask_drive, mask_package, package, spec
 
 PASSED, FAILED, INCONCLUSIVE = Outcome.PASSED, Outcome.FAILED, Outcome.INCONCLUSIVE
 
-SHIFTED = BIAS + np.array([0.6, 0, 0, 0, 0, 0, 0], np.float32)
 SWAPPED = RIGHT[[0, 1, 2, 3, 4, 6, 5]]
 BLIND = RIGHT * 0
 FAINT = RIGHT * np.array([1, 1, 1, 1, 0.35, 1, 1], np.float32)[:, None]
@@ -85,10 +84,20 @@ class TestAccuracy:
         assert "give it with --labels" in verdict.why
 
     def test_too_few_objects_are_inconclusive_and_say_how_many_are_missing(self, tmp_path, right):
-        pictures, labels = drive(tmp_path / "tiny", frames=4)
+        pictures, labels = drive(tmp_path / "tiny", frames=32)
         verdict = _verdict(tmp_path, "accuracy.ap50", package=right, recording=pictures, labels=labels)
         assert verdict.outcome is INCONCLUSIVE
         assert f"required 100: record {100 - verdict.measured.samples} more" in verdict.why
+
+    def test_one_perfect_frame_proves_nothing(self, tmp_path, short_drive, right):
+        pictures, labels = short_drive
+        case = Case(right, pictures, labels=labels, frames=1)
+        limit = load_policy(None).limits[0].model_copy(update={"minimum_samples": 0})
+        trial = Trial(case, Shelf(tmp_path / "evidence"), QUIET)
+        (verdict,) = judge(trial, Policy(name="lenient", limits=(limit,))).verdicts
+        assert verdict.measured.got == 1.0
+        assert verdict.outcome is INCONCLUSIVE
+        assert "record at least 30" in verdict.why
 
 
 class TestParity:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from safety_gates.statistics import (
+    LEAST_FRAMES,
     bootstrap_intervals,
     clustered_proportion_interval,
     percentile,
@@ -113,11 +114,35 @@ def test_the_bootstrap_holds_a_ratio_over_frames_nearly_as_often_as_it_says():
     assert _coverage(holds) >= 0.94 - 3 * math.sqrt(0.94 * 0.06 / (REPETITIONS // 3))
 
 
+def test_the_bootstrap_leaves_room_for_flaws_that_no_frame_showed():
+    """Of 60 frames one in a hundred is flawed: more than half of the samples show none."""
+    generator = np.random.default_rng(4)
+    holds = []
+    for repetition in range(REPETITIONS // 3):
+        right = generator.binomial(1, 0.99, size=60)
+        (interval,) = bootstrap_intervals(lambda drawn, r=right: np.array([drawn @ r / 60]), 60, seed=repetition)
+        holds.append(interval.low <= 0.99 <= interval.high)
+    assert _coverage(holds) >= 0.94 - 3 * math.sqrt(0.94 * 0.06 / (REPETITIONS // 3))
+
+
+def test_equal_draws_are_bounded_as_the_binomial_of_all_frames():
+    unseen = 1 - 0.025 ** (1 / 89)
+    for share, low, high in ((1.0, 1 - unseen, 1.0), (0.0, 0.0, unseen), (0.5, 0.5 - unseen, 0.5 + unseen)):
+        (interval,) = bootstrap_intervals(lambda _, s=share: np.array([s]), 89)
+        assert (interval.low, interval.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_a_handful_of_frames_bounds_nothing():
+    for frames, bounded in ((LEAST_FRAMES - 1, False), (LEAST_FRAMES, True)):
+        (interval,) = bootstrap_intervals(lambda drawn: np.array([drawn[0] / drawn.sum()]), frames)
+        assert math.isfinite(interval.low) is bounded
+
+
 def test_the_bootstrap_is_repeatable_and_leaves_undefined_draws_out():
-    def share(draw):
+    def shares(draw):
         return np.array([draw[0] / draw[:2].sum() if draw[:2].sum() else math.nan, math.nan])
 
-    assert bootstrap_intervals(share, 5) == bootstrap_intervals(share, 5)
-    some, nothing = bootstrap_intervals(share, 5)
+    assert bootstrap_intervals(shares, 40) == bootstrap_intervals(shares, 40)
+    some, nothing = bootstrap_intervals(shares, 40)
     assert (some.low, some.high) == (0.0, 1.0)
     assert (nothing.low, nothing.high) == (-math.inf, math.inf)
