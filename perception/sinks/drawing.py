@@ -35,6 +35,7 @@ UNTINTED = frozenset({"background", "unlabelled", "unlabeled", "void", "other"})
 _STRIP, _TRACK, _WHITE, _DIM, _BLACK = (32, 28, 26), (74, 68, 64), (245, 245, 245), (176, 172, 168), (12, 12, 12)
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _TINT = 0.45
+_MOST_LABELS = 40
 _UNIX_TIME_FROM_NS = 10**18  # 2001: clocks below it count from the start of the recording
 
 
@@ -101,6 +102,11 @@ class _Pen:
         height = cv2.getTextSize("H", _FONT, self.text_scale, self.text_thickness)[0][1]
         return int(width), int(height)
 
+    def label_size(self, text: str) -> tuple[int, int]:
+        """Width and height of a label with its margins."""
+        width, height = self.text_size(text)
+        return width + 2 * self.px(5), height + 2 * self.px(5)
+
     def write(self, picture: Pixels, text: str, *, left_px: int, middle_px: int, colour: Colour) -> int:
         """Write text whose capitals are centred on a row; returns where it ends."""
         width, height = self.text_size(text)
@@ -118,10 +124,17 @@ class _Area:
     right: int
     bottom: int
 
+    @property
+    def area(self) -> int:
+        return (self.right - self.left) * (self.bottom - self.top)
+
+    def common_area(self, other: _Area) -> int:
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(width, 0) * max(height, 0)
+
     def overlaps(self, other: _Area) -> bool:
-        return (
-            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
-        )
+        return self.common_area(other) > 0
 
     def lies_in(self, other: _Area) -> bool:
         return (
@@ -147,32 +160,39 @@ def _draw_detections(picture: Pixels, found: Detections, classes: Sequence[str],
 def _labels_of(
     found: Detections, boxes: Sequence[_Area], classes: Sequence[str], *, pen: _Pen, within: _Area
 ) -> Iterator[tuple[str, _Area, Colour]]:
-    """Text, place and colour of each label. None covers another: a box without a free place beside it goes without."""
+    """Text, place and colour of each label, those of the best boxes first choosing where to stand.
+
+    No label covers another, and one larger than its own box covers no other box: what is small and crowded goes
+    unnamed, and so does everything after the first few dozen, where nobody could read on.
+    """
     taken: list[_Area] = []
-    for box, class_id, score in zip(boxes, found.class_ids.tolist(), found.scores.tolist(), strict=True):
+    boxes = boxes[:_MOST_LABELS]
+    for box, class_id, score in zip(boxes, found.class_ids.tolist(), found.scores.tolist(), strict=False):
         text = f"{_name_of(class_id, classes)} {score:.2f}"
-        if (place := _place_for(text, box, taken, pen=pen, within=within)) is not None:
-            taken.append(place)
-            yield text, place, colour_of(class_id)
+        others = [other for other in boxes if other != box]
+        free = [
+            place
+            for place in _places_beside(box, *pen.label_size(text), edge_px=pen.px(2), within=within)
+            if not any(map(place.overlaps, taken)) and (place.area < box.area or not any(map(place.overlaps, others)))
+        ]
+        if free:
+            taken.append(min(free, key=lambda place: sum(map(place.common_area, others))))
+            yield text, taken[-1], colour_of(class_id)
 
 
-def _place_for(text: str, box: _Area, taken: Sequence[_Area], *, pen: _Pen, within: _Area) -> _Area | None:
-    """A free place for a label: above the box, inside it, below it, above its right end; None where all are taken."""
-    text_width, text_height = pen.text_size(text)
-    width, height = text_width + 2 * pen.px(5), text_height + 2 * pen.px(5)
-    edge = pen.px(2)
+def _places_beside(box: _Area, width: int, height: int, *, edge_px: int, within: _Area) -> Iterator[_Area]:
+    """Where a label may stand, best place first: above its box, inside it, below it, above its right end."""
     corners = (
-        (box.left - edge, box.top - height),
-        (box.left + edge, box.top + edge),
-        (box.left - edge, box.bottom),
-        (box.right + edge - width, box.top - height),
+        (box.left - edge_px, box.top - height),
+        (box.left + edge_px, box.top + edge_px),
+        (box.left - edge_px, box.bottom),
+        (box.right + edge_px - width, box.top - height),
     )
     for left, top in corners:
         left = min(max(left, within.left), within.right - width)
         place = _Area(left, top, left + width, top + height)
-        if place.lies_in(within) and not any(place.overlaps(other) for other in taken):
-            return place
-    return None
+        if place.lies_in(within):
+            yield place
 
 
 def _draw_label(picture: Pixels, text: str, place: _Area, *, colour: Colour, pen: _Pen) -> None:
