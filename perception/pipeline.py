@@ -11,7 +11,6 @@ from enum import Enum
 
 from hw_profiles.machine import read_machine
 from hw_profiles.preflight import check
-
 from hw_profiles.profile import Profile
 from perception.decode import open_decoder
 from perception.engines.engine import Engine, Tensors

@@ -1,4 +1,4 @@
-"""The whole chain on the bundled samples, as a user types it: every step refuses what the step before did not vouch for."""
+"""The whole chain on the bundled samples, as a user types it: every step refuses what was not vouched for."""
 
 from __future__ import annotations
 
