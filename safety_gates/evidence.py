@@ -113,8 +113,9 @@ class Conditions(_Strict):
 
     def differences(self, wanted: Conditions) -> tuple[str, ...]:
         """Every reason why this does not serve where `wanted` is asked for; empty where it does."""
+        if other := _subject_difference(self.subject, wanted.subject, "package"):
+            return (other,)
         reasons = [
-            _subject_difference(self.subject, wanted.subject, "package"),
             _subject_difference(self.reference, wanted.reference, "reference"),
             _data_set_difference(self.recording, wanted.recording, "recording"),
             _data_set_difference(self.labels, wanted.labels, "labels"),

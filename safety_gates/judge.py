@@ -83,7 +83,7 @@ def _figures(
 ) -> Mapping[str, Measured]:
     wanted = [each.quantity for each in requirements if each.gate == gate]
     if isinstance(exhibit, Unmeasured):
-        return dict.fromkeys(wanted, Measured(None, 0, "samples", None, exhibit.why))
+        return dict.fromkeys(wanted, Measured(None, 0, "samples", note=exhibit.why))
     return open_gate(gate).read(exhibit, wanted)
 
 

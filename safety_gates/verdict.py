@@ -28,7 +28,8 @@ class Measured:
         samples: how many things it rests on.
         sampled: what these things are: frames, objects, files.
         interval: where the true figure lies; None for plain facts (a digest matches or not).
-        note: what a reader must know; where `got` is None or the samples are too few, what to collect.
+        note: what a reader must know beside the figure.
+        remedy: what to collect where it decides nothing.
         evidence: sha256 of the evidence file it was read from; None without one.
     """
 
@@ -37,6 +38,7 @@ class Measured:
     sampled: str
     interval: Interval | None = None
     note: str = ""
+    remedy: str = ""
     evidence: str | None = None
 
 
@@ -57,7 +59,8 @@ def judged(requirement: Requirement, measured: Measured) -> Verdict:
     that is missing or no number, or rests on fewer samples than required, never passes.
     """
     outcome, reason = _outcome(requirement, measured)
-    return Verdict(requirement, measured, outcome, f"{reason}; {measured.note}" if measured.note else reason)
+    remedy = measured.remedy if outcome is Outcome.INCONCLUSIVE else ""
+    return Verdict(requirement, measured, outcome, "; ".join(filter(None, (reason, measured.note, remedy))))
 
 
 def all_of(verdicts: Sequence[Verdict]) -> Outcome:
@@ -104,7 +107,7 @@ def _astride(requirement: Requirement, measured: Measured) -> str:
     """The interval holds figures on both sides: say how much more must be collected, since width shrinks as 1/√n."""
     low, high = _range(measured, math.nan)
     if not (math.isfinite(low) and math.isfinite(high)):
-        return "too few samples to bound the figure"
+        return f"{measured.samples} {measured.sampled} are too few to bound the figure"
     margin = abs((measured.got or 0.0) - requirement.limit)
     half_width = (high - low) / 2
     if margin < half_width / 10:

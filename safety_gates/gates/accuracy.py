@@ -141,8 +141,8 @@ def _over_objects(
 def _measured(evidence: KeptEvidence, samples: int, sampled: str, figure: Callable[[Draws | None], float]) -> Measured:
     frames = evidence.evidence.samples
     (interval,) = bootstrap_intervals(lambda draws: _array([figure(draws)]), frames)
-    note = f"{frames} labelled frames cannot bound it, record at least {LEAST_FRAMES}" if frames < LEAST_FRAMES else ""
-    return Measured(figure(None), samples, sampled, interval, note, evidence.sha256)
+    remedy = f"label at least {LEAST_FRAMES} frames" if frames < LEAST_FRAMES else ""
+    return Measured(figure(None), samples, sampled, interval, remedy=remedy, evidence=evidence.sha256)
 
 
 def _by_group(
@@ -152,7 +152,7 @@ def _by_group(
     intervals = bootstrap_intervals(figures, frames)
     rows = zip(_group_names(evidence), figures(np.ones(frames, np.int64)), samples, intervals, strict=True)
     return tuple(
-        ClassFigure(name, Measured(float(got), count, sampled, interval, "", evidence.sha256))
+        ClassFigure(name, Measured(float(got), count, sampled, interval, evidence=evidence.sha256))
         for name, got, count, interval in rows
         if not math.isnan(got)
     )

@@ -50,7 +50,7 @@ class LatencyGate:
     def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
         """Percentiles by stage, and the share of late frames; nothing from a machine that throttled meanwhile."""
         if (note := _throttled(evidence)) is not None:
-            unstable = Measured(None, evidence.evidence.samples, "frames", None, note, evidence.sha256)
+            unstable = Measured(None, evidence.evidence.samples, "frames", note=note, evidence=evidence.sha256)
             return dict.fromkeys(wanted, unstable)
         durations_ms = stages_ms(evidence)
         measured = {
@@ -104,14 +104,15 @@ def _timed(pipeline: Pipeline, frame: Frame) -> tuple[int, ...]:
 
 def _percentile(samples_ms: NDArray[np.float64], quantile: float, sha256: str) -> Measured:
     needed, count = samples_for_percentile(quantile), len(samples_ms)
-    note = f"{count} frames cannot bound it, record at least {needed}" if count < needed else ""
+    remedy = f"record at least {needed}" if count < needed else ""
     interval = percentile_interval(samples_ms, quantile)
-    return Measured(percentile(samples_ms, quantile), count, "frames", interval, note, sha256)
+    return Measured(percentile(samples_ms, quantile), count, "frames", interval, remedy=remedy, evidence=sha256)
 
 
 def _late(total: NDArray[np.float64], evidence: KeptEvidence) -> Measured:
     late = int(np.sum(total > _deadline_ms(evidence)))
-    return Measured(late / len(total), len(total), "frames", proportion_interval(late, len(total)), "", evidence.sha256)
+    interval = proportion_interval(late, len(total))
+    return Measured(late / len(total), len(total), "frames", interval, evidence=evidence.sha256)
 
 
 def _throttled(evidence: KeptEvidence) -> str | None:

@@ -159,8 +159,10 @@ def _share(good: NDArray[np.int64], total: NDArray[np.int64], sampled: str, sha2
     count = int(total.sum())
     samples = len(total) if sampled == "frames" else count
     if count == 0:
-        return Measured(None, 0, sampled, None, f"no {sampled} to compare; record scenes that hold some", sha256)
-    return Measured(float(good.sum() / count), samples, sampled, clustered_proportion_interval(good, total), "", sha256)
+        note = f"no {sampled} to compare; record scenes that hold some"
+        return Measured(None, 0, sampled, note=note, evidence=sha256)
+    interval = clustered_proportion_interval(good, total)
+    return Measured(float(good.sum() / count), samples, sampled, interval, evidence=sha256)
 
 
 def _overlaps(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:

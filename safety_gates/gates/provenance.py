@@ -76,7 +76,7 @@ def _altered(package: EnginePackage) -> Sequence[str]:
 
 
 def _counted(names: Sequence[str], looked_at: int, things: str, sha256: str) -> Measured:
-    return Measured(float(len(names)), looked_at, things, None, ", ".join(names), sha256)
+    return Measured(float(len(names)), looked_at, things, note=", ".join(names), evidence=sha256)
 
 
 def _strings(value: JsonValue) -> Sequence[str]:

@@ -126,7 +126,7 @@ def _row(verdict: Verdict) -> Row:
         interval="" if measured.interval is None else range_with_unit(measured.interval, asked.unit),
         limit=f"{SIGNS[asked.comparison]} {with_unit(asked.limit, asked.unit)}",
         gauge=_gauge(verdict),
-        samples=counted(measured.samples, measured.sampled),
+        samples=counted(measured.samples, measured.sampled) if measured.samples else "none",
         reason=verdict.why[:1].upper() + verdict.why[1:] + ".",
         why=asked.why[:1].upper() + asked.why[1:],
         source=asked.source,

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from compile.accuracy import DetectionMatches
@@ -87,9 +87,8 @@ def _class_bars(evidence: KeptEvidence, quantity: str, limit: float | None) -> P
         for row, each in enumerate(shown):
             _bar(axes, row, each.measured)
         axes.set_yticks(range(len(shown)), [f"{each.name} ({each.measured.samples})" for each in shown])
-        axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
-        axes.set(xlim=(0, 1), xlabel=quantity)
+        axes.set(xlim=(0, 1), ylim=(len(shown) - 0.4, -0.6), xlabel=quantity)
         if limit is not None:
             axes.axvline(limit, color=LIMIT, linewidth=2)
         return plot_of(
@@ -122,6 +121,7 @@ def _parity(evidence: KeptEvidence, _: Limits) -> tuple[Plot, ...]:
 def _over_frames(values: NDArray[np.generic], label: str, title: str) -> Plot:
     with drawing(f"parity-{label}") as (axes, canvas):
         axes.fill_between(np.arange(len(values)), values, step="mid", color=FIRST, alpha=0.75, linewidth=0)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=np.issubdtype(values.dtype, np.integer), min_n_ticks=1))
         axes.set(xlim=(-0.5, len(values) - 0.5), ylim=(0, None), xlabel="frame", ylabel=label)
         return plot_of(
             canvas, title=title, caption="Flat is better; a hill is a scene that the two models see differently."

@@ -97,7 +97,7 @@ class TestAccuracy:
         (verdict,) = judge(trial, Policy(name="lenient", limits=(limit,))).verdicts
         assert verdict.measured.got == 1.0
         assert verdict.outcome is INCONCLUSIVE
-        assert "record at least 30" in verdict.why
+        assert "label at least 30 frames" in verdict.why
 
 
 class TestParity:
@@ -185,7 +185,7 @@ class TestLatency:
         fast = self._null_package(tmp_path, service_ms=0.0)
         verdict = _verdict(tmp_path, "latency.deadline", package=fast, recording=short_drive[0])
         assert verdict.outcome is INCONCLUSIVE
-        assert "60 frames cannot bound it, record at least 368" in verdict.why
+        assert "60 frames are too few to bound the figure; record at least 368" in verdict.why
 
     @pytest.mark.parametrize(
         ("before", "after"),

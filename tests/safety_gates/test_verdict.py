@@ -89,8 +89,14 @@ def test_an_inconclusive_verdict_says_how_much_to_collect():
     assert "more samples will hardly decide" in close.why
 
 
+def test_what_to_collect_is_said_only_where_nothing_is_decided():
+    for got, interval, said in ((0.95, (0.9, 1.0), False), (0.92, (0.88, 0.96), True), (0.5, (0.4, 0.6), False)):
+        measured = Measured(got, 100, "frames", Interval(*interval), remedy="record more")
+        assert ("record more" in judged(_requirement("at_least", 0.9), measured).why) is said
+
+
 def test_what_the_gate_notes_is_part_of_the_reason():
-    verdict = judged(_requirement("at_most", 30.0), Measured(None, 0, "frames", None, "no labels; give --labels"))
+    verdict = judged(_requirement("at_most", 30.0), Measured(None, 0, "frames", note="no labels; give --labels"))
     assert verdict.why == "not measured; no labels; give --labels"
 
 
