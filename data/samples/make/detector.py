@@ -26,10 +26,12 @@ class Graph:
         self.weights: list[onnx.TensorProto] = []
 
     def add(self, kind: str, inputs: list[str], name: str, **attributes: object) -> str:
+        """Append a node; its one output bears the node's name, which is returned."""
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
     def weight(self, name: str, values: Tensor | np.ndarray) -> str:
+        """Append an initializer; returns its name."""
         array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
@@ -47,10 +49,12 @@ class Conv(nn.Module):
         self.active = active
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (B, C, H, W)."""
         y = self.norm(self.conv(x))
         return nn.functional.silu(y) if self.active else y
 
     def emit(self, graph: Graph, x: str, name: str) -> str:
+        """Nodes with the normalisation folded into weight and bias."""
         gain = self.norm.weight / torch.sqrt(self.norm.running_var + self.norm.eps)
         weight = self.conv.weight * gain[:, None, None, None]
         bias = self.norm.bias - self.norm.running_mean * gain
@@ -63,6 +67,7 @@ class Conv(nn.Module):
 def emit_conv(
     graph: Graph, x: str, name: str, weight: Tensor, bias: Tensor, *, stride: int = 1, groups: int = 1
 ) -> str:
+    """A convolution node with its two weights, padded to keep the size."""
     size = weight.shape[-1]
     inputs = [x, graph.weight(f"{name}.weight", weight), graph.weight(f"{name}.bias", bias)]
     pads = [size // 2] * 4
@@ -80,9 +85,11 @@ class Separable(nn.Module):
         self.pointwise = Conv(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (B, C, H, W)."""
         return self.pointwise(self.depthwise(x))
 
     def emit(self, graph: Graph, x: str, name: str) -> str:
+        """Nodes of both halves."""
         return self.pointwise.emit(graph, self.depthwise.emit(graph, x, f"{name}.depthwise"), f"{name}.pointwise")
 
 
@@ -96,9 +103,11 @@ class Residual(nn.Module):
         self.project = Conv(channels, channels, active=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features of the same shape."""
         return x + self.project(self.depthwise(self.mix(x)))
 
     def emit(self, graph: Graph, x: str, name: str) -> str:
+        """Nodes of the branch and the sum."""
         y = self.depthwise.emit(graph, self.mix.emit(graph, x, f"{name}.mix"), f"{name}.depthwise")
         return graph.add("Add", [x, self.project.emit(graph, y, f"{name}.project")], f"{name}.add")
 
@@ -112,12 +121,14 @@ class Stage(nn.Module):
         self.blocks = nn.ModuleList(Residual(outputs) for _ in range(depth))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features of half the size."""
         x = self.down(x)
         for block in self.blocks:
             x = block(x)
         return x
 
     def emit(self, graph: Graph, x: str, name: str) -> str:
+        """Nodes of the stage."""
         x = self.down.emit(graph, x, f"{name}.down")
         for index, block in enumerate(self.blocks):
             x = block.emit(graph, x, f"{name}.{index}")
@@ -136,6 +147,7 @@ class Pyramid(nn.Module):
         self.merge_up = nn.ModuleList(Separable(2 * width, width, 5) for _ in range(2))
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
+        """Three levels in, three of `width` channels out."""
         fine, middle, coarse = levels
         once = nn.functional.max_pool2d(coarse, 5, 1, 2)
         twice = nn.functional.max_pool2d(once, 5, 1, 2)
@@ -148,6 +160,7 @@ class Pyramid(nn.Module):
         return [fine, middle, coarse]
 
     def emit(self, graph: Graph, levels: list[str], name: str) -> list[str]:
+        """Nodes of the pyramid, level by level."""
         pool = {"kernel_shape": [5, 5], "strides": [1, 1], "pads": [2, 2, 2, 2]}
         once = graph.add("MaxPool", [levels[2]], f"{name}.pool1", **pool)
         twice = graph.add("MaxPool", [once], f"{name}.pool2", **pool)
@@ -187,12 +200,14 @@ class Head(nn.Module):
             nn.init.constant_(layer.bias, -4.6)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, 5 + classes, H·W): boxes, object logits, class logits."""
         boxes, kinds = x, x
         for near, far in zip(self.boxes, self.kinds, strict=True):
             boxes, kinds = near(boxes), far(kinds)
         return torch.cat([self.box(boxes), self.object(boxes), self.kind(kinds)], 1).flatten(2)
 
     def emit(self, graph: Graph, x: str, name: str) -> str:
+        """Nodes of one stride's head, with the sigmoids."""
         boxes, kinds = x, x
         for index, (near, far) in enumerate(zip(self.boxes, self.kinds, strict=True)):
             boxes, kinds = (
@@ -221,6 +236,7 @@ class Detector(nn.Module):
         self.heads = nn.ModuleList(Head(width, len(CLASSES)) for _ in STRIDES)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Raw rows, stride by stride, each row-major."""
         x = self.stem(images)
         levels = []
         for stage in self.stages:

@@ -116,12 +116,14 @@ def average_precision(results: list[tuple[float, bool]], wanted: int) -> float:
 
 
 def pictures(drive: Path, camera: dict[str, object], step: int) -> list[tuple[int, np.ndarray]]:
+    """Every `step`-th frame of a camera with its number, BGR."""
     with av.open(str(drive / str(camera["video"]))) as container:
         frames = enumerate(container.decode(video=0))
         return [(i, frame.to_ndarray(format="bgr24")) for i, frame in frames if i % step == 0]
 
 
 def main() -> None:
+    """Print AP50 over everything, by camera and by condition."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("data/samples/models/sample_detector.onnx"))
     parser.add_argument("--drive", type=Path, default=Path("data/samples/drive"))

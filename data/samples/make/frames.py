@@ -26,6 +26,7 @@ HIDDEN = 0.75
 
 
 def street_file(folder: Path, seed: int) -> Path:
+    """Where a street's frames are kept."""
     return folder / f"street_{seed}.npz"
 
 
@@ -111,5 +112,6 @@ def load(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def say(text: str) -> None:
+    """A line of progress."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()

@@ -2,7 +2,7 @@
 
 python data/samples/make/make_drives.py --out data/samples
 
-Frames are kept losslessly in --work, so that an interrupted run goes on and another --crf needs no new rendering.
+Frames are kept losslessly in --work, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -54,15 +54,17 @@ class Recording:
     duration_s: float
     fps_hz: float
     labelled: bool
+    crf: float
 
     @property
     def frames(self) -> int:
+        """How many frames each camera takes."""
         return round(self.duration_s * self.fps_hz)
 
 
 RECORDINGS = (
-    Recording("drive", DRIVE_SEED, 10.0, 30.0, labelled=True),
-    Recording("calibration", CALIBRATION_SEED, 20.0, 2.0, labelled=False),
+    Recording("drive", DRIVE_SEED, 10.0, 30.0, labelled=True, crf=30.0),
+    Recording("calibration", CALIBRATION_SEED, 20.0, 2.0, labelled=False, crf=34.0),
 )
 
 
@@ -120,6 +122,7 @@ def visible(one: Seen) -> bool:
 
 
 def label(one: Seen) -> dict[str, object]:
+    """One object of a line of labels.jsonl."""
     return {
         "track_id": one.track_id,
         "class": one.kind,
@@ -141,18 +144,20 @@ def write_whole(path: Path, content: bytes) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def encode(path: Path, pictures: list[Path], *, fps_hz: float, crf: float) -> None:
+def encode(job: tuple[Path, list[Path], Recording]) -> None:
     """H.264, closed groups of pictures of one second, index in front."""
+    path, pictures, recording = job
+    rate = round(recording.fps_hz)
 
     def into(unfinished: Path) -> None:
         with av.open(str(unfinished), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             options = {
-                "crf": str(crf),
-                "preset": "veryslow",
+                "crf": str(recording.crf),
+                "preset": "slower",
                 "x264-params": "open-gop=0:scenecut=0:threads=1",
-                "g": str(max(1, round(fps_hz))),
+                "g": str(rate),
             }
-            stream = container.add_stream("libx264", rate=round(fps_hz), options=options)
+            stream = container.add_stream("libx264", rate=rate, options=options)
             stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
             for picture in pictures:
                 frame = av.VideoFrame.from_ndarray(cv2.imread(str(picture)), format="bgr24")
@@ -163,6 +168,7 @@ def encode(path: Path, pictures: list[Path], *, fps_hz: float, crf: float) -> No
 
 
 def write_with(path: Path, writer: Callable[[Path], None]) -> None:
+    """Let a writer fill a file that is there whole or not at all."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         writer(unfinished)
@@ -202,6 +208,7 @@ def description(recording: Recording) -> dict[str, object]:
 
 
 def record(recording: Recording, args: argparse.Namespace) -> None:
+    """Render, encode and describe one recording."""
     folder, jobs = args.out / recording.name, []
     folder.mkdir(parents=True, exist_ok=True)
     for camera_id in MOUNTS:
@@ -212,13 +219,11 @@ def record(recording: Recording, args: argparse.Namespace) -> None:
         rows = "".join(f"{i},{ns}\n" for i, ns in enumerate(instants))
         write_whole(folder / f"{camera_id}.timestamps.csv", f"frame_id,captured_ns\n{rows}".encode())
     pictures = list(rendered(jobs, processes=args.processes))
+    videos = []
     for start, camera_id in zip(range(0, len(jobs), recording.frames), MOUNTS, strict=True):
-        encode(
-            folder / f"{camera_id}.mp4",
-            pictures[start : start + recording.frames],
-            fps_hz=recording.fps_hz,
-            crf=args.crf,
-        )
+        videos.append((folder / f"{camera_id}.mp4", pictures[start : start + recording.frames], recording))
+    with multiprocessing.get_context("spawn").Pool(min(args.processes, len(videos))) as pool:
+        pool.map(encode, videos)
     if recording.labelled:
         lines = [picture.with_suffix(".json").read_text() for picture in pictures]
         write_whole(folder / "labels.jsonl", ("\n".join(lines) + "\n").encode())
@@ -226,6 +231,7 @@ def record(recording: Recording, args: argparse.Namespace) -> None:
 
 
 def rendered(jobs: list[tuple[Recording, str, int, int, Path]], *, processes: int) -> Iterator[Path]:
+    """Frames in order, rendered by many processes."""
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         for done, path in enumerate(pool.imap(render_frame, jobs), 1):
             if done % 50 == 0:
@@ -234,11 +240,11 @@ def rendered(jobs: list[tuple[Recording, str, int, int, Path]], *, processes: in
 
 
 def main() -> None:
+    """Make the recordings that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("data/samples"))
     parser.add_argument("--work", type=Path, default=Path("build/sample_drives"))
     parser.add_argument("--only", choices=[r.name for r in RECORDINGS])
-    parser.add_argument("--crf", type=float, default=30.0)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     args = parser.parse_args()
     for recording in RECORDINGS:

@@ -1,6 +1,6 @@
 """Train the sample detector on rendered streets and write it as ONNX.
 
-python data/samples/make/train.py --frames 15000 --epochs 60 --seed 1 --out data/samples/models/sample_detector.onnx
+python data/samples/make/train.py --frames 9600 --epochs 40 --seed 1 --out data/samples/models/sample_detector.onnx
 
 Frames are rendered once into --work and found there again; a checkpoint a epoch lets an interrupted training go on.
 With a GPU this takes minutes; on a CPU it runs the same code slowly.
@@ -13,9 +13,9 @@ import copy
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 from detector import CLASSES, HEIGHT, STRIDES, WIDTH, Detector, write_onnx
 from frames import load, render_streets, say, street_file, training_seeds
@@ -54,7 +54,7 @@ def overlaps(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def assign(boxes: Tensor, rows: Tensor, truth: Tensor, cells: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """SimOTA (Ge et al., YOLOX, 2021): per output row the index of its object or -1, its IoU, and whether it is to be ignored.
+    """SimOTA (Ge et al., YOLOX, 2021): per output row its object or -1, its IoU, and whether to ignore it.
 
     boxes (B, N, 4) corners, rows (B, N, 9) logits, truth (B, M, 6) class, corners, ignored; class -1 is no object.
     """
@@ -100,7 +100,7 @@ def loss_of(rows: Tensor, truth: Tensor, cells: Tensor) -> Tensor:
 
 
 def augmented(images: Tensor, boxes: Tensor, random: torch.Generator, *, gentle: bool) -> tuple[Tensor, Tensor]:
-    """Flip, scale and shift, colour, blur, noise. (B, H, W, 3) uint8 to (B, 3, 288, 512) float; boxes to input pixels."""
+    """Flip, scale, shift, colour, blur, noise: (B, H, W, 3) uint8 to (B, 3, 288, 512) float; boxes to its pixels."""
     count, height, width = images.shape[:3]
     device = images.device
 
@@ -137,10 +137,8 @@ def augmented(images: Tensor, boxes: Tensor, random: torch.Generator, *, gentle:
     return _coloured(pixels, uniform, random), truth
 
 
-def _coloured(pixels: Tensor, uniform: object, random: torch.Generator) -> Tensor:
+def _coloured(pixels: Tensor, draw: Callable[..., Tensor], random: torch.Generator) -> Tensor:
     """Brightness, contrast, tint, greyness, blur or sharpening, noise."""
-    count = pixels.shape[0]
-    draw = uniform  # type: ignore[assignment]
     gain = torch.exp(draw(-0.35, 0.35, 1, 1, 1)) * torch.exp(draw(-0.10, 0.10, 3, 1, 1))
     grey = pixels.mean(1, keepdim=True)
     pixels = grey + (pixels - grey) * draw(0.5, 1.5, 1, 1, 1)
@@ -150,7 +148,6 @@ def _coloured(pixels: Tensor, uniform: object, random: torch.Generator) -> Tenso
     pixels = pixels + (pixels - soft) * draw(-0.7, 0.9, 1, 1, 1)
     noise = torch.randn(pixels.shape, generator=random, device=pixels.device)
     pixels = pixels + noise * (draw(0, 7, 1, 1, 1) * (draw(0, 1, 1, 1, 1) < 0.6))
-    _ = count
     return pixels.clamp(0, 255)
 
 
@@ -162,6 +159,7 @@ class Averaged:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
+        """Move towards the weights of the model."""
         self.steps += 1
         share = self.decay * (1 - math.exp(-self.steps / 400))
         for mine, other in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
@@ -193,11 +191,13 @@ class Training:
         self.random = torch.Generator(device=self.device)
 
     def state(self) -> dict[str, object]:
+        """What a checkpoint holds."""
         parts = ("model", "optimiser", "schedule")
         state = {name: getattr(self, name).state_dict() for name in parts}
         return {**state, "average": self.average.model.state_dict(), "steps": self.average.steps, "epoch": self.epoch}
 
     def restore(self, path: Path) -> None:
+        """Go on from a checkpoint."""
         state = torch.load(path, map_location=self.device, weights_only=True)
         for name in ("model", "optimiser", "schedule"):
             getattr(self, name).load_state_dict(state[name])
@@ -205,6 +205,7 @@ class Training:
         self.average.steps, self.epoch = state["steps"], state["epoch"]
 
     def run_epoch(self, images: Tensor, boxes: Tensor, args: argparse.Namespace) -> float:
+        """One pass over all frames; the mean loss."""
         self.random.manual_seed(args.seed * 1000 + self.epoch)
         order = torch.randperm(len(images), generator=self.random, device=self.device).to(images.device)
         cells, total, steps = grid(self.device), 0.0, 0
@@ -230,6 +231,7 @@ class Training:
 
 
 def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".part")
     partial.write_bytes(content)
@@ -237,9 +239,10 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frames", type=int, default=15000, help="rendered training frames (24 a street)")
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--frames", type=int, default=9600, help="rendered training frames (24 a street)")
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=1)
@@ -256,6 +259,7 @@ def arguments() -> argparse.Namespace:
 
 
 def frames_on_disk(args: argparse.Namespace, began: float) -> list[Path]:
+    """The frames' files, rendered where missing."""
     seeds = training_seeds(args.first_street, args.frames)
     for done, _ in enumerate(render_streets(args.work / "frames", seeds, processes=args.processes), 1):
         if done % max(1, len(seeds) // 20) == 0:
@@ -264,6 +268,7 @@ def frames_on_disk(args: argparse.Namespace, began: float) -> list[Path]:
 
 
 def main() -> None:
+    """Render, train, write."""
     args, began = arguments(), time.monotonic()
     torch.backends.cudnn.benchmark = True
     images, boxes = (torch.from_numpy(a) for a in load(frames_on_disk(args, began)))

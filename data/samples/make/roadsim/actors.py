@@ -28,6 +28,7 @@ class Path:
 
     @classmethod
     def steady(cls, s_m: float, left_m: float, speed_mps: float, *, heading_rad: float = 0.0) -> Path:
+        """Constant speed; `heading_rad` counts where it stands."""
         times = np.array([-2.0, 20.0])
         return cls(times, s_m + speed_mps * times, np.full(2, left_m), heading_rad)
 
@@ -49,6 +50,7 @@ class Path:
         return cls(times, s_m + travelled, left, heading_rad)
 
     def at(self, t_s: float) -> tuple[float, float]:
+        """Position along and beside the course."""
         return float(np.interp(t_s, self.times_s, self.s_m)), float(np.interp(t_s, self.times_s, self.left_m))
 
 
@@ -87,11 +89,13 @@ class Actor:
 
     @property
     def length_m(self) -> float:
+        """Bumper to bumper; people count as 1 m."""
         if self.kind == "car":
             return SHAPES[self.model].length_m
         return LORRIES[self.model].length_m if self.kind == "truck" else 1.0
 
     def placed(self, course: Course, t_s: float) -> Placed:
+        """Where the actor is at an instant."""
         s, left = self.path.at(t_s)
         x, y, along = course.at(s, left)
         before, after = (np.array(course.at(*self.path.at(t_s + dt))[:2]) for dt in (-0.08, 0.08))

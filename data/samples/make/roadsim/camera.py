@@ -16,7 +16,7 @@ PIXEL_LIMIT = 6000.0
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """Where a camera sits on the vehicle: metres from the rear axle's centre on the ground; yaw left, pitch down positive."""
+    """Where a camera sits: metres from the rear axle's middle on the ground; yaw left, pitch down positive."""
 
     x_m: float
     y_m: float
@@ -35,13 +35,16 @@ class Lens:
 
     @classmethod
     def from_hfov(cls, width: int, height: int, *, hfov_deg: float) -> Lens:
+        """A lens of a horizontal angle of view."""
         return cls(width, height, width / 2 / float(np.tan(np.radians(hfov_deg) / 2)))
 
     @property
     def centre_px(self) -> tuple[float, float]:
+        """The principal point: the picture's middle."""
         return self.width / 2, self.height / 2
 
     def matrix(self) -> Floats:
+        """The 3x3 camera matrix."""
         cx, cy = self.centre_px
         return np.array([[self.focal_px, 0, cx], [0, self.focal_px, cy], [0, 0, 1.0]])
 
@@ -58,6 +61,7 @@ class View:
 
     @classmethod
     def look(cls, lens: Lens, position: Floats, *, yaw_rad: float, pitch_rad: float) -> View:
+        """A view from a place, turned left by yaw and down by pitch."""
         cos_yaw, sin_yaw = np.cos(yaw_rad), np.sin(yaw_rad)
         cos_pitch, sin_pitch = np.cos(pitch_rad), np.sin(pitch_rad)
         forward = np.array([cos_yaw * cos_pitch, sin_yaw * cos_pitch, -sin_pitch])
@@ -67,11 +71,13 @@ class View:
 
     @property
     def horizon_px(self) -> float:
+        """The row of the horizon."""
         return self.lens.height / 2 - self.lens.focal_px * float(np.tan(self.pitch_rad))
 
     def to_camera(self, points: Floats) -> Floats:
         """World points (N, 3) in the camera's axes (right, down, forward), metres."""
-        return (points - self.position) @ self.rotation.T
+        in_camera: Floats = (points - self.position) @ self.rotation.T
+        return in_camera
 
     def to_pixels(self, in_camera: Floats) -> Floats:
         """Camera points (N, 3) to pixels (N, 2); depth is held at NEAR_M and pixels inside a sane range."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -15,6 +15,14 @@ from .mesh import Mesh
 SUBPIXEL_BITS = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """The pixels somebody owns: how many, and the box around them."""
+
+    area_px: int
+    box: tuple[float, float, float, float]
+
+
 @dataclass(slots=True)
 class Canvas:
     """`picture` (H, W, 3) uint8 BGR; `owner` (H, W) uint8, 0 where nobody; `air` lights everything painted."""
@@ -24,8 +32,11 @@ class Canvas:
     picture: Picture
     owner: Picture | None
 
-    def paint_mesh(self, mesh: Mesh, *, owner: int, near_lamp: float, mirror: bool = False) -> None:
-        """Shade the faces that look at the eye and paint them far to near; `mirror` paints the mesh below the ground."""
+    def paint_mesh(self, mesh: Mesh, *, owner: int, near_lamp: float, lamps: bool = True, mirror: bool = False) -> None:
+        """Shade the faces that look at the eye and paint them far to near.
+
+        `lamps` is whether the mesh's own lamps are on; `mirror` paints it upside down, below the ground.
+        """
         points = mesh.points * (1, 1, -1) if mirror else mesh.points
         in_camera = self.view.to_camera(points)
         corners = mesh.points[mesh.quads]
@@ -41,7 +52,8 @@ class Canvas:
         seen = ((facing > 0) | mesh.thin) & (in_camera[mesh.quads, 2].min(1) > NEAR_M)
         order = np.flatnonzero(seen)
         order = order[np.argsort(-(distance - mesh.bias_m)[order], kind="stable")]
-        radiance = shade(mesh.surface, normals, to_eye, air=self.air, near_lamp=near_lamp)
+        air = self.air if lamps else replace(self.air, lamps=0.0)
+        radiance = shade(mesh.surface, normals, to_eye, air=air, near_lamp=near_lamp * self.air.lamps)
         low = np.clip(centres[:, 2:3] / 0.5, 0, 1)
         radiance = radiance * (0.55 + 0.45 * low)
         fog = self.air.fog(distance)[:, None]
@@ -57,6 +69,14 @@ class Canvas:
             for polygon in polygons:
                 cv2.fillConvexPoly(self.owner, polygon, owner, cv2.LINE_8, SUBPIXEL_BITS)
 
+    def cover(self, owner: int) -> Cover:
+        """What an owner covers now; nothing where the canvas knows no owners."""
+        if self.owner is None:
+            return Cover(0, (0.0, 0.0, 0.0, 0.0))
+        mask = cv2.compare(self.owner, owner, cv2.CMP_EQ)
+        x, y, width, height = cv2.boundingRect(mask)
+        return Cover(cv2.countNonZero(mask), (float(x), float(y), float(x + width), float(y + height)))
+
     def extent(self, mesh: Mesh) -> tuple[float, float, float, float] | None:
         """Pixel box around the whole mesh, not clipped to the picture; None where part of it is behind the eye."""
         in_camera = self.view.to_camera(mesh.points)
@@ -65,6 +85,13 @@ class Canvas:
         pixels = self.view.to_pixels(in_camera)
         (x1, y1), (x2, y2) = pixels.min(0), pixels.max(0)
         return float(x1), float(y1), float(x2), float(y2)
+
+    def share_in_picture(self, mesh: Mesh) -> float:
+        """How many of the mesh's points are in the picture, 0..1: for a mesh that is partly behind the eye."""
+        in_camera = self.view.to_camera(mesh.points)
+        pixels = self.view.to_pixels(in_camera)
+        size = (self.view.lens.width, self.view.lens.height)
+        return float(((in_camera[:, 2] >= NEAR_M) & (pixels >= 0).all(1) & (pixels < size).all(1)).mean())
 
     def paint_sheet(
         self, texture: Picture, glow: Picture, *, origin: Floats, u_axis: Floats, v_axis: Floats, light: Floats

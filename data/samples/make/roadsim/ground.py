@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from .camera import Floats, Picture, View
 from .light import GAMMA, Air, display, linear
@@ -111,7 +112,7 @@ def _patches(rng: np.random.Generator, texture: Picture, street: Street, asphalt
     for _ in range(40):
         x = rng.uniform(street.from_m, street.to_m + 50)
         steps = (
-            np.cumsum(rng.normal(0, 0.35, (12, 2)) + (0.3, 0), axis=0)
+            np.cumsum(rng.normal(0, 0.35, (12, 2)) + np.array([0.3, 0]), axis=0)
             + street.course.at(x, rng.uniform(-section.kerb_m(-1), section.kerb_m(1)))[:2]
         )
         pixels = np.column_stack([(steps[:, 0] - street.from_m) * PX_PER_M, (HALF_WIDTH_M - steps[:, 1]) * PX_PER_M])
@@ -193,7 +194,7 @@ def _markings(rng: np.random.Generator, texture: Picture, street: Street) -> Non
 def _puddles(rng: np.random.Generator, size: tuple[int, int]) -> Picture:
     """How much water stands, 0..255, at LIGHT_PX_PER_M."""
     tile = noise(rng, 512, octaves=6, falloff=0.6)
-    wet = np.clip(0.5 + 0.35 * tile, 0.12, 1.0)
+    wet = np.clip(0.66 + 0.34 * tile, 0.22, 1.0)
     columns, rows = (int(v * LIGHT_PX_PER_M / PX_PER_M) for v in size)
     return np.asarray(np.tile(wet, (1 + rows // 512, 1 + columns // 512))[:rows, :columns] * 255, np.uint8)
 
@@ -229,7 +230,7 @@ def _light_maps(rng: np.random.Generator, street: Street, size: tuple[int, int])
 def beams(ground: Ground, cones: list[tuple[float, float, float]]) -> Floats:
     """Headlight light on the ground (same grid as the light maps) for vehicles at (x, y, heading)."""
     total = np.zeros(ground.lamplight.shape, np.float32)
-    rows, columns = total.shape
+    rows, columns = ground.lamplight.shape
     reach = int(34 * LIGHT_PX_PER_M)
     for x, y, heading in cones:
         column, row = (x - ground.origin_m[0]) * LIGHT_PX_PER_M, (ground.origin_m[1] - y) * LIGHT_PX_PER_M
@@ -255,7 +256,7 @@ def lit_map(ground: Ground, air: Air, beam: Floats | None) -> Picture:
     if air.lamps > 0.02:
         radiance = radiance + ground.lamplight[..., None] * (air.lamps * 0.42 * linear(255, 206, 148))
         if beam is not None:
-            radiance = radiance + beam[..., None] * (air.lamps * 0.40 * linear(255, 240, 214))
+            radiance = radiance + beam[..., None] * (air.lamps * 0.62 * linear(255, 240, 214))
     return np.clip(LIGHT_UNIT * radiance ** (1 / GAMMA), 0, 255).astype(np.uint8)
 
 
@@ -263,7 +264,10 @@ def paint(ground: Ground, view: View, air: Air, lit: Picture, *, out: Picture) -
     """Paint the ground into `out` below the horizon; returns how wet each pixel shines, (H, W) uint8."""
     height, width = out.shape[:2]
     first = int(np.clip(np.ceil(view.horizon_px + 1), 0, height - 1))
-    world_from_rows = np.linalg.inv(view.plane_homography(np.zeros(3), np.array([1.0, 0, 0]), np.array([0, 1.0, 0])))
+    world_from_rows: Floats = np.asarray(
+        np.linalg.inv(view.plane_homography(np.zeros(3), np.array([1.0, 0, 0]), np.array([0, 1.0, 0]))),
+        np.float64,
+    )
     depth = view.position[2] * view.lens.focal_px / np.maximum(np.arange(height) - view.horizon_px, 0.5)
     footprint = depth / view.lens.focal_px * np.sqrt(depth / view.position[2])
     wanted = np.clip(np.floor(np.log2(np.maximum(footprint * PX_PER_M, 1e-6)) + 0.5), 0, LEVELS - 1).astype(int)
@@ -288,7 +292,7 @@ def paint(ground: Ground, view: View, air: Air, lit: Picture, *, out: Picture) -
     return wet
 
 
-def _seen(texture: Picture, texture_from_pixels: Floats, rows: Floats, width: int) -> Picture:
+def _seen(texture: Picture, texture_from_pixels: Floats, rows: NDArray[np.int64], width: int) -> Picture:
     """Rows of the picture looked up in a texture."""
     start = np.array([[1, 0, 0], [0, 1, rows[0]], [0, 0, 1.0]])
     size = (width, int(rows[-1] - rows[0] + 1))

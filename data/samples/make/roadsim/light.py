@@ -57,6 +57,7 @@ class Air:
 
 
 def direction(azimuth_deg: float, elevation_deg: float) -> Floats:
+    """Unit vector towards a place in the sky."""
     azimuth, elevation = np.radians([azimuth_deg, elevation_deg])
     return np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
 
@@ -144,11 +145,11 @@ class Surface:
 def shade(surface: Surface, normals: Floats, to_eye: Floats, *, air: Air, near_lamp: float) -> Floats:
     """Linear radiance (F, 3) of faces: sun, sky dome, bounce, mirrored sky, lamps.
 
-    `near_lamp` is the street lamp light at the object, 1.0 right below one.
+    `near_lamp` is the street lamp light at the object, 1.0 right below a lit one.
     """
     up = normals[:, 2:3] * 0.5 + 0.5
     facing_sun = np.maximum(normals @ air.sun_direction, 0.0)[:, None]
-    lamp = linear(255, 214, 160) * (0.5 * near_lamp * air.lamps)
+    lamp = linear(255, 214, 160) * (0.5 * near_lamp)
     arriving = air.sun * facing_sun + air.sky_light * up + air.bounce * (1 - up) + lamp * (0.35 + 0.65 * up)
     cosine = np.clip((normals * to_eye).sum(1, keepdims=True), 0.02, 1.0)
     mirrored = 2 * cosine * normals - to_eye
@@ -158,4 +159,6 @@ def shade(surface: Surface, normals: Floats, to_eye: Floats, *, air: Air, near_l
     gloss = surface.gloss[:, None]
     fresnel = gloss * (0.05 + 0.85 * (1 - cosine) ** 4)
     spark = gloss * np.clip((mirrored * air.sun_direction).sum(1, keepdims=True), 0, 1) ** 70
-    return surface.albedo * arriving + around * fresnel + 2.2 * air.sun * spark + surface.glow * (0.12 + air.lamps)
+    glowing = surface.glow * (0.12 + air.lamps)
+    radiance: Floats = surface.albedo * arriving + around * fresnel + 2.2 * air.sun * spark + glowing
+    return radiance

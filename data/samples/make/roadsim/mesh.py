@@ -17,7 +17,7 @@ BLACK = np.zeros(3)
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """Quads over points. `bias_m` moves faces towards the eye in the drawing order; `thin` faces are seen from both sides."""
+    """Quads over points. `bias_m` draws faces as if nearer; `thin` faces are seen from both sides."""
 
     points: Floats
     quads: Indices

@@ -35,6 +35,7 @@ class Looks:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Looks:
+        """Somebody drawn at random."""
         child = rng.random() < 0.08
         return cls(
             height_m=float(rng.uniform(1.15, 1.4) if child else rng.normal(1.72, 0.07)),
@@ -97,7 +98,7 @@ def _head(looks: Looks, neck: Floats, *, sides: int, helmet: bool = False) -> li
     parts = [
         limb(
             neck - (0, 0, 0.02 * tall),
-            neck + (0.005, 0, 0.05 * tall),
+            neck + np.array([0.005, 0, 0.05 * tall]),
             (0.03 * tall, 0.03 * tall),
             albedo=looks.skin,
             sides=max(4, sides - 4),
@@ -105,12 +106,12 @@ def _head(looks: Looks, neck: Floats, *, sides: int, helmet: bool = False) -> li
     ]
     parts.append(ellipsoid(centre, (0.053 * tall, 0.045 * tall, 0.067 * tall), albedo=looks.skin, sides=sides))
     cover = linear(210, 60, 50) if helmet else looks.hair
-    crown = centre + np.array([-0.014 * tall, 0.0, 0.018 * tall])
+    crown = centre + np.array([-0.020 * tall, 0.0, 0.024 * tall])
     parts.append(
         decal(
             ellipsoid(
                 crown,
-                (0.056 * tall, 0.052 * tall, 0.062 * tall),
+                (0.050 * tall, 0.050 * tall, 0.056 * tall),
                 albedo=cover,
                 sides=sides,
                 gloss=0.3 if helmet else 0.0,
@@ -153,11 +154,11 @@ def pedestrian(looks: Looks, phase: float, stride: float, *, fine: bool) -> Mesh
     neck = pelvis + np.array([0.03 * tall * stride, 0.0, 0.33 * tall])
     parts = _torso(looks, pelvis, 0.09 * stride, sides=sides + 2) + _head(looks, neck, sides=sides + 2)
     for side, turn in ((1, 0.0), (-1, np.pi)):
-        hip = pelvis + (0.0, side * 0.05 * tall, 0.0)
+        hip = pelvis + np.array([0.0, side * 0.05 * tall, 0.0])
         parts += _leg(looks, (hip, *_walking_leg(hip, tall, phase + turn, stride)), sides=sides)
-        shoulder = neck + (-0.005 * tall, side * 0.112 * tall * looks.broad, -0.035 * tall)
+        shoulder = neck + np.array([-0.005 * tall, side * 0.112 * tall * looks.broad, -0.035 * tall])
         reach = -stride * 0.42 * np.sin(phase + turn)
-        elbow = _swing(shoulder, 0.175 * tall, reach - 0.05) + (0, side * 0.02, 0)
+        elbow = _swing(shoulder, 0.175 * tall, reach - 0.05) + np.array([0, side * 0.02, 0])
         wrist = _swing(elbow, 0.15 * tall, reach + 0.22 + 0.3 * stride * max(0.0, np.sin(-(phase + turn))))
         parts += _arm(looks, (shoulder, elbow, wrist), sides=sides)
     if looks.bag:
@@ -182,7 +183,8 @@ def _knee(hip: Floats, foot: Floats, bones_m: tuple[float, float]) -> Floats:
     height = np.sqrt(max(bones_m[0] ** 2 - share**2, 0.0))
     forward = np.array([-along[2], 0.0, along[0]])
     forward = forward if forward[0] > 0 else -forward
-    return hip + along * share + forward * height
+    joint: Floats = hip + along * share + forward * height
+    return joint
 
 
 def _bicycle(paint: Floats, turn: float, *, fine: bool) -> list[Mesh]:
@@ -202,9 +204,9 @@ def _bicycle(paint: Floats, turn: float, *, fine: bool) -> list[Mesh]:
     bar = np.array([0.42, 0, 0.99])
     parts += [
         limb(head, bar, (0.016, 0.016), albedo=steel, sides=sides),
-        limb(bar - (0, 0.26, 0), bar + (0, 0.26, 0), (0.015, 0.015), albedo=rubber, sides=sides),
+        limb(bar - (0, 0.26, 0), bar + np.array([0, 0.26, 0]), (0.015, 0.015), albedo=rubber, sides=sides),
     ]
-    parts.append(ellipsoid(saddle + (0, 0, 0.05), (0.13, 0.07, 0.035), albedo=rubber, sides=6))
+    parts.append(ellipsoid(saddle + np.array([0, 0, 0.05]), (0.13, 0.07, 0.035), albedo=rubber, sides=6))
     lamp = ellipsoid(np.array([-0.34, 0, 0.72]), (0.03, 0.03, 0.03), albedo=linear(160, 20, 20), sides=6)
     return [*parts, decal(lamp, bias_m=0.1, glow=linear(255, 40, 28) * 2)]
 
@@ -219,13 +221,13 @@ def cyclist(looks: Looks, phase: float, *, fine: bool) -> Mesh:
     parts += _torso(looks, pelvis, lean, sides=sides + 2)
     parts += _head(looks, neck, sides=sides + 2, helmet=not looks.long_hair)
     for side, turn in ((1, 0.0), (-1, np.pi)):
-        hip = pelvis + (0.0, side * 0.09, 0.0)
+        hip = pelvis + np.array([0.0, side * 0.09, 0.0])
         angle = -(phase + turn)
         pedal = np.array([-0.08 + 0.17 * np.cos(angle), side * 0.11, 0.29 + 0.17 * np.sin(angle)])
-        ankle = pedal + (-0.06, 0.0, 0.09)
+        ankle = pedal + np.array([-0.06, 0.0, 0.09])
         knee = _knee(hip, ankle, (0.245 * tall, 0.25 * tall))
-        parts += _leg(looks, (hip, knee, ankle, pedal + (0.08, 0.0, 0.03)), sides=sides)
-        shoulder = neck + (-0.01, side * 0.11 * tall, -0.05)
+        parts += _leg(looks, (hip, knee, ankle, pedal + np.array([0.08, 0.0, 0.03])), sides=sides)
+        shoulder = neck + np.array([-0.01, side * 0.11 * tall, -0.05])
         wrist = np.array([0.40, side * 0.24, 1.01])
         elbow = (shoulder + wrist) / 2 + (-0.03, side * 0.05, -0.07)
         parts += _arm(looks, (shoulder, elbow, wrist), sides=sides)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .actors import Actor, Path, Placed
 from .camera import Floats, Lens, Mount, Picture, View
-from .canvas import Canvas
+from .canvas import Canvas, Cover
 from .ground import Ground, beams, lit_map
 from .ground import paint as paint_the_ground
 from .light import Air, linear
@@ -129,8 +129,8 @@ def _paint(canvas: Canvas, scene: Scene, lit: Picture, t_s: float) -> list[Seen]
     if canvas.air.wet > 0.02:
         _mirror(canvas, scene, shapes, wet)
     paint_houses(canvas, scene.street)
-    areas = _paint_standing(canvas, scene, shapes)
-    return _labels(canvas, shapes, areas) if canvas.owner is not None else []
+    covers = _paint_standing(canvas, scene, shapes)
+    return _labels(canvas, shapes, covers) if canvas.owner is not None else []
 
 
 def _shapes(canvas: Canvas, scene: Scene, t_s: float) -> list[_Shape]:
@@ -209,12 +209,12 @@ def _mirror(canvas: Canvas, scene: Scene, shapes: list[_Shape], wet: Picture) ->
     below.picture[first + count :] = below.picture[first + count - 1]
     paint_houses(below, scene.street, mirror=True)
     for shape in sorted(shapes, key=lambda s: -s.distance_m):
-        below.paint_mesh(shape.mesh, owner=0, near_lamp=shape.near_lamp, mirror=True)
+        below.paint_mesh(shape.mesh, owner=0, near_lamp=shape.near_lamp, lamps=shape.actor.lamps, mirror=True)
         _glow(below, shape, mirror=True)
-    smeared = cv2.GaussianBlur(below.picture, (0, 0), sigmaX=1.6, sigmaY=7.0)
+    smeared = cv2.GaussianBlur(below.picture, (0, 0), sigmaX=1.3, sigmaY=5.5)
     smeared = cv2.resize(smeared, (width, height), interpolation=cv2.INTER_LINEAR)
     drop = np.maximum(np.arange(height) - canvas.view.horizon_px, 0.5) / canvas.view.lens.focal_px
-    share = (0.06 + 0.62 * (1 - drop / np.hypot(1, drop)) ** 5) * canvas.air.wet
+    share = (0.16 + 0.78 * (1 - drop / np.hypot(1, drop)) ** 4) * canvas.air.wet
     alpha = cv2.multiply(wet, np.repeat((255 * share).astype(np.uint8)[:, None], width, 1), scale=1 / 255)
     alpha[: int(canvas.view.horizon_px) + 1] = 0
     a = cv2.merge([alpha] * 3)
@@ -223,8 +223,8 @@ def _mirror(canvas: Canvas, scene: Scene, shapes: list[_Shape], wet: Picture) ->
     canvas.picture[:] = cv2.add(dry, cv2.multiply(smeared, a, scale=1 / 255))
 
 
-def _paint_standing(canvas: Canvas, scene: Scene, shapes: list[_Shape]) -> list[int]:
-    """Trees, posts, signs and actors far to near; per actor, the pixels it covered when it was painted."""
+def _paint_standing(canvas: Canvas, scene: Scene, shapes: list[_Shape]) -> list[Cover]:
+    """Trees, posts, signs and actors far to near; per actor, what it covered when it was painted."""
     eye = canvas.view.position
     jobs: list[tuple[float, int, int]] = [(shape.distance_m, 0, i) for i, shape in enumerate(shapes)]
     street = scene.street
@@ -232,14 +232,14 @@ def _paint_standing(canvas: Canvas, scene: Scene, shapes: list[_Shape]) -> list[
     jobs += [(float(np.hypot(x - eye[0], y - eye[1])), 2, i) for i, (x, y, _) in enumerate(street.lamp_posts)]
     signs = [street.course.at(s, left) for s, left in street.signs]
     jobs += [(float(np.hypot(x - eye[0], y - eye[1])), 3, i) for i, (x, y, _) in enumerate(signs)]
-    areas = [0] * len(shapes)
+    covers = [Cover(0, (0.0, 0.0, 0.0, 0.0))] * len(shapes)
     for distance, what, index in sorted(jobs, reverse=True):
         if distance > SIGHT_M:
             continue
         if what == 0:
             shape = shapes[index]
-            canvas.paint_mesh(shape.mesh, owner=index + 1, near_lamp=shape.near_lamp)
-            areas[index] = int((canvas.owner == index + 1).sum()) if canvas.owner is not None else 0
+            canvas.paint_mesh(shape.mesh, owner=index + 1, near_lamp=shape.near_lamp, lamps=shape.actor.lamps)
+            covers[index] = canvas.cover(index + 1)
             _glow(canvas, shape, mirror=False)
         elif what == 1:
             plant = street.plants[index]
@@ -252,7 +252,7 @@ def _paint_standing(canvas: Canvas, scene: Scene, shapes: list[_Shape]) -> list[
         elif what == 3 and distance < 90:
             x, y, heading = signs[index]
             canvas.paint_mesh(crossing_sign().placed(x, y, heading_rad=heading), owner=0, near_lamp=0.5)
-    return areas
+    return covers
 
 
 def _glow(canvas: Canvas, shape: _Shape, *, mirror: bool) -> None:
@@ -295,22 +295,29 @@ def _lamp_glow(canvas: Canvas, spot: Floats, size_m: float, colour: Floats) -> N
     cv2.add(region, light, dst=region)
 
 
-def _labels(canvas: Canvas, shapes: list[_Shape], areas: list[int]) -> list[Seen]:
+def _labels(canvas: Canvas, shapes: list[_Shape], covers: list[Cover]) -> list[Seen]:
     """What of the actors is in the picture."""
     if canvas.owner is None:
         return []
-    height, width = canvas.owner.shape
     left_over = np.bincount(canvas.owner.ravel(), minlength=len(shapes) + 1)
     seen = []
-    for index, shape in enumerate(shapes):
-        extent = canvas.extent(shape.mesh)
-        if extent is None or areas[index] == 0:
+    for index, (shape, cover) in enumerate(zip(shapes, covers, strict=True)):
+        if cover.area_px == 0:
             continue
-        x1, y1, x2, y2 = extent
-        box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
-        if box[2] <= box[0] or box[3] <= box[1]:
-            continue
-        inside = (box[2] - box[0]) * (box[3] - box[1]) / max((x2 - x1) * (y2 - y1), 1e-9)
-        occlusion = 1 - left_over[index + 1] / areas[index]
-        seen.append(Seen(shape.actor.track_id, shape.actor.kind, box, shape.distance_m, 1 - inside, float(occlusion)))
+        box, truncation = _box(canvas, shape.mesh, cover)
+        if box[2] > box[0] and box[3] > box[1]:
+            occlusion = 1 - float(left_over[index + 1]) / cover.area_px
+            actor = shape.actor
+            seen.append(Seen(actor.track_id, actor.kind, box, shape.distance_m, truncation, occlusion))
     return seen
+
+
+def _box(canvas: Canvas, mesh: Mesh, cover: Cover) -> tuple[tuple[float, float, float, float], float]:
+    """The clipped box and how much of the object it leaves out; what is partly behind the eye takes its painted box."""
+    extent = canvas.extent(mesh)
+    if extent is None:
+        return cover.box, 1 - canvas.share_in_picture(mesh)
+    x1, y1, x2, y2 = extent
+    height, width = canvas.picture.shape[:2]
+    box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height)))
+    return box, 1 - (box[2] - box[0]) * (box[3] - box[1]) / max((x2 - x1) * (y2 - y1), 1e-9)

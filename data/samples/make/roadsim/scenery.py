@@ -48,7 +48,7 @@ def paint_sky(canvas: Canvas, street: Street) -> None:
 
 
 def _paint_skyline(canvas: Canvas, street: Street, view: View, air: Air) -> None:
-    height, width = canvas.picture.shape[:2]
+    width = canvas.picture.shape[1]
     columns = np.arange(0, width + 8, 4)
     azimuth = view.yaw_rad - np.arctan((columns - view.lens.centre_px[0]) / view.lens.focal_px)
     bins = np.degrees(azimuth) * 2.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -55,6 +55,7 @@ class Drive:
         return mixed
 
     def spell(self, t_s: float) -> Spell:
+        """The spell an instant falls into."""
         return next((s for s in self.spells if s.from_s <= t_s < s.to_s), self.spells[-1])
 
 
@@ -66,13 +67,18 @@ class Cast:
         self.actors: list[Actor] = []
 
     def vehicle(self, model: str, path: Path, *, paint: int | None = None, lamps: bool = True) -> None:
+        """Add a car or truck by its model's name."""
         kind = "car" if model in SHAPES else "truck"
         chosen = int(self.rng.integers(64)) if paint is None else paint
         self.actors.append(Actor(len(self.actors) + 1, kind, path, model, chosen, lamps=lamps))
 
     def person(self, kind: str, path: Path) -> None:
+        """Add a pedestrian or cyclist with looks drawn at random."""
         rhythm = float(self.rng.uniform(0, 2 * np.pi))
-        self.actors.append(Actor(len(self.actors) + 1, kind, path, looks=Looks.drawn(self.rng), rhythm=rhythm))
+        looks = Looks.drawn(self.rng)
+        if kind == "cyclist":
+            looks = replace(looks, coat=False, height_m=max(looks.height_m, 1.55))
+        self.actors.append(Actor(len(self.actors) + 1, kind, path, looks=looks, rhythm=rhythm))
 
 
 def sample_drive() -> Drive:

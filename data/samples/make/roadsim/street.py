@@ -46,6 +46,7 @@ class Section:
 
     @property
     def lanes_edge_m(self) -> float:
+        """Where the outer lane ends."""
         return self.lanes * LANE_M
 
     def kerb_m(self, side: int) -> float:
@@ -78,6 +79,8 @@ class House:
 
 @dataclass(frozen=True, slots=True)
 class Plant:
+    """A tree: where it stands, how tall, which sprite."""
+
     foot: Floats
     height_m: float
     sprite: int
@@ -132,6 +135,7 @@ def lay_out(
 
 
 def draw_section(rng: np.random.Generator) -> Section:
+    """A street across, drawn at random."""
     lanes = int(rng.integers(1, 3))
     return Section(
         lanes,
@@ -195,4 +199,5 @@ def _skyline(rng: np.random.Generator) -> Floats:
     """Height in radians of hills and far roofs over 360 bins of azimuth."""
     hills = 0.010 + 0.008 * np.interp(np.arange(360), np.arange(0, 361, 12), np.append(rng.random(30), 0.5))
     roofs = np.repeat(rng.uniform(0.0, 0.034, 90), 4) * np.repeat(rng.random(90) < 0.6, 4)
-    return np.maximum(hills, roofs)
+    heights: Floats = np.maximum(hills, roofs)
+    return heights

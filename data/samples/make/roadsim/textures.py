@@ -162,7 +162,9 @@ def tree(rng: np.random.Generator, *, autumn: float) -> Picture:
         shade = np.clip(0.45 + 0.62 * sunlit[index], 0.28, 1.5) * rng.uniform(0.85, 1.15)
         tone = np.clip(green * shade + rng.normal(0, 4, 3), 0, 255)
         size = (int(rng.integers(2, 6)), int(rng.integers(1, 4)))
-        x, y = np.clip(where[index], [10, 10], [width - 10, height - 60])
+        x, y = where[index]
+        if not (6 < x < width - 6 and 6 < y < height - 60):
+            continue
         cv2.ellipse(
             sprite, (int(x), int(y)), size, float(rng.uniform(0, 180)), 0, 360, (*tone.tolist(), 255), -1, cv2.LINE_AA
         )

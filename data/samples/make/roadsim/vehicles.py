@@ -25,8 +25,10 @@ PAINTS = [
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A car's side view: lengths in metres, `cabin` are x positions as shares of the half length:
-    windscreen foot, roof front, roof rear, rear window foot."""
+    """A car's side view.
+
+    `cabin` are x positions as shares of the half length: windscreen foot, roof front, roof rear, rear window foot.
+    """
 
     length_m: float
     width_m: float
@@ -53,7 +55,7 @@ END_SCALES = np.array([1.0, 0.86, 0.66, 0.42, 0.0])
 
 
 def _stations(shape: Shape, *, fine: bool) -> tuple[Floats, Floats]:
-    """x of every cross-section from nose to tail, and its width scale (the two ends close to zero width)."""
+    """Places of every cross-section from nose to tail, and its width scale (the two ends close to zero width)."""
     foot, front, rear, back = np.array(shape.cabin) * shape.length_m / 2
     half = shape.length_m / 2
     steps = (5, 5, 8, 4, 3) if fine else (2, 2, 3, 2, 2)
@@ -154,7 +156,10 @@ def _materials(shape: Shape, mesh: Mesh, count: int, *, paint: Floats) -> Surfac
         HEAD_GLOW,
     )
     put(
-        (x < -half + 0.16) & (np.abs(y) > 0.29 * shape.width_m) & (z > shape.boot_m * 0.70) & (z < shape.boot_m * 0.92),
+        (x < -half + 0.16)
+        & (np.abs(y) > 0.315 * shape.width_m)
+        & (z > shape.boot_m * 0.73)
+        & (z < shape.boot_m * 0.92),
         linear(150, 18, 20),
         1.2,
         TAIL_GLOW,
@@ -237,7 +242,7 @@ def _mirrors(shape: Shape, paint: Floats) -> list[Mesh]:
     parts = []
     for side in (-1, 1):
         y = side * (shape.width_m / 2 + 0.06)
-        low, high = (x - 0.07, y - 0.09, shape.belt_m + 0.02), (x + 0.10, y + 0.09, shape.belt_m + 0.17)
+        low, high = (x - 0.07, y - 0.08, shape.belt_m + 0.01), (x + 0.05, y + 0.08, shape.belt_m + 0.13)
         parts.append(box(low, high, albedo=paint, gloss=0.6))
     return parts
 

@@ -68,7 +68,7 @@ def _bloom(picture: Picture, air: Air) -> Picture:
 def _drops(picture: Picture, drops: Floats) -> Picture:
     """Water on the glass: each drop shows a small, upside-down, blurred world. Rows of (x, y, radius) px."""
     height, width = picture.shape[:2]
-    out = picture.copy()
+    out: Picture = picture.copy()
     for x, y, radius in drops:
         r = int(radius)
         x1, y1, x2, y2 = int(x) - r, int(y) - r, int(x) + r, int(y) + r
