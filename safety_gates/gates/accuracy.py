@@ -32,9 +32,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "ap50_95": Quantity(
         "ratio", "at_least", "detection", "average precision over overlaps 0.5 … 0.95, mean over the classes"
     ),
-    "miou": Quantity(
-        "ratio", "at_least", "segmentation", "intersection over union of the masks, mean over the classes"
-    ),
+    "miou": Quantity("ratio", "at_least", "segmentation", "overlap (IoU) of masks and truth, mean over the classes"),
 }
 Draws: TypeAlias = NDArray[np.int64]
 Group = TypeVar("Group", GroupMatches, GroupPixels)
