@@ -15,7 +15,6 @@ from pydantic import JsonValue
 from compile.backends.onnxrt import ENGINE_FILE, node_times, opened
 from compile.contest import Contest, hold_contest, losses_document
 from compile.decide import Decision
-from compile.grading import frames_again
 from compile.job import CompileOptions, Job, open_job
 from compile.manifest import build_entries
 from compile.parity import Parity, Subject, compare
@@ -32,6 +31,7 @@ from perception.terminal import Terminal
 
 DEFAULT_OPTIONS = CompileOptions()
 TRACED_RUNS = 10
+PARITY_FRAMES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +142,14 @@ def _quantizer(job: Job) -> Quantizer:
 
 
 def _parity(job: Job, reference: Shipment, shipment: Shipment) -> Parity:
+    recordings = job.evaluation.recordings.some(PARITY_FRAMES)
     with (
         opened(reference.content, threads=job.threads) as first,
         opened(shipment.content, threads=job.threads) as second,
-        job.terminal.progress("parity of what ships with float", len(job.evaluation.recordings)) as step,
+        job.terminal.progress("parity of what ships with float", len(recordings)) as step,
     ):
-        frames = frames_again(job.evaluation.recordings)()
-        return compare(Subject(reference.spec, first), Subject(shipment.spec, second), frames, advance=step)
+        subjects = Subject(reference.spec, first), Subject(shipment.spec, second)
+        return compare(*subjects, recordings.frames(), advance=step)
 
 
 def _report(job: Job, contest: Contest, shipment: Shipment, parity: Parity) -> dict[str, JsonValue]:

@@ -152,7 +152,11 @@ def _why(chosen: Row | None, rows: Sequence[Row], accurate: Sequence[Row], limit
         )
     if chosen is not None and chosen.precision != "fp32":
         return _why_int8(chosen, limits)
-    return f"float ships: {accurate[0].name} {_loss_words(accurate[0], limits)} but {_speed_words(accurate[0], limits)}"
+    fastest = accurate[0]
+    return (
+        f"float ships: {fastest.name} {_loss_words(fastest, limits)} but is not faster beyond noise, "
+        f"it {_speed_words(fastest, limits)}"
+    )
 
 
 def _why_int8(row: Row, limits: Limits) -> str:

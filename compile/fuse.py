@@ -38,7 +38,7 @@ def fuse_input(model: onnx.ModelProto, picture: PictureInput) -> tuple[onnx.Mode
     plain = picture.model_copy(
         update={"dtype": "uint8", "layout": "NHWC", "scale": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3}
     )
-    normalised = f"{picture.tensor}/normalised"
+    normalised = f"{picture.tensor}::normalised"
     for node in fused.graph.node:
         node.input[:] = [normalised if name == picture.tensor else name for name in node.input]
     _retype_input(fused.graph, plain)
@@ -63,12 +63,12 @@ def _normalising_nodes(picture: PictureInput, normalised: str) -> tuple[list[onn
         steps.append(("Add", offset, {}))
     nodes, constants, current = [], [], picture.tensor
     for position, (operator, constant, attributes) in enumerate(steps):
-        name = f"{picture.tensor}/{operator.lower()}"
-        output = normalised if position == len(steps) - 1 else f"{name}/output"
+        name = f"{picture.tensor}::{operator.lower()}"
+        output = normalised if position == len(steps) - 1 else f"{name}::output"
         inputs = [current]
         if constant is not None:
-            constants.append(numpy_helper.from_array(constant, f"{name}/constant"))
-            inputs.append(f"{name}/constant")
+            constants.append(numpy_helper.from_array(constant, f"{name}::constant"))
+            inputs.append(f"{name}::constant")
         nodes.append(helper.make_node(operator, inputs, [output], name, **attributes))
         current = output
     return nodes, constants

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from compile.calibration import (
     DEFAULT_FRAMES,
@@ -34,13 +33,11 @@ from perception.pipeline import threads_of
 from perception.preprocess import Preprocessor
 from perception.terminal import Terminal
 
-EVALUATION_FRAMES = 128
+EVALUATION_FRAMES = 96
 AUDIT_FRAMES = 4
 FUSE_CHOICES = ("auto", "on", "off")
 MAX_DROP_WITH_LABELS = 0.005
 MAX_DROP_WITHOUT_LABELS = 0.01
-
-NO_SHAPES: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ class CompileOptions:
     """
 
     spec: Path | None = None
-    shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     precision: Wish = "auto"
     max_drop: float | None = None
     keep_float: tuple[str, ...] = ()
@@ -75,7 +72,7 @@ class CompileOptions:
     labels: Path | None = None
     class_map: Path | None = None
     fuse: str = "auto"
-    timing_s: float = 10.0
+    timing_s: float = 6.0
     reference_output: Path | None = None
 
     def __post_init__(self) -> None:
@@ -127,8 +124,7 @@ class Job:
 
     def few_feeds(self) -> Iterable[Tensors]:
         """A few of them, evenly spread."""
-        recordings = self.calibration.recordings
-        return self._feeds_of(Recordings(recordings.paths, tuple(evenly(recordings.chosen, AUDIT_FRAMES))))
+        return self._feeds_of(self.calibration.recordings.some(AUDIT_FRAMES))
 
     def _feeds_of(self, recordings: Recordings) -> Iterable[Tensors]:
         preprocessor = Preprocessor(self.spec.picture, self.spec.size_input)

@@ -16,7 +16,7 @@ import onnx
 from compile.graph import GraphView
 from compile.onnx_graph import attribute_of
 
-Scope = Literal["weighted", "pass_through", "chains"]
+Scope = Literal["weighted", "chains"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class PlacementRules:
         ends_in_float: the last weighted operators before a network output stay float.
         concat_shares_scale: all inputs of a Concat carry the scale of its output.
         skip_branch_ops: operators that fuse behind a convolution if their other input carries a pair.
+        guarded_ops: float operators whose weights the engine would quantize by itself, per tensor, where they stand
+            between two pairs; an input that is dequantized channel by channel stops it.
     """
 
     engine_kind: str
@@ -50,25 +52,27 @@ class PlacementRules:
     ends_in_float: bool = False
     concat_shares_scale: bool = False
     skip_branch_ops: frozenset[str] = frozenset()
+    guarded_ops: frozenset[str] = frozenset()
 
     def ops_of(self, scope: Scope) -> frozenset[str]:
         """The operators that follow into 8 bits where their inputs are there already."""
-        wider = {"weighted": (), "pass_through": self.pass_through_ops}
-        return frozenset(wider.get(scope, self.pass_through_ops | self.chained_ops))
+        return frozenset() if scope == "weighted" else self.pass_through_ops | self.chained_ops
 
 
 RULES: dict[str, PlacementRules] = {
     # Source: onnxruntime, core/optimizer/qdq_transformer/selectors_actions: a node unit is fused when every input comes
     # from a DequantizeLinear and every output goes to a QuantizeLinear; Conv takes its bias as int32 only.
+    # For guarded_ops see weight_bias_quantization.cc beside it.
     "onnxrt": PlacementRules(
         engine_kind="onnxrt",
         signed=False,
         weighted_ops=frozenset({"Conv", "MatMul", "Gemm"}),
         pass_through_ops=frozenset({"MaxPool", "Reshape", "Transpose", "Slice", "Squeeze", "Unsqueeze", "Flatten"}),
         chained_ops=frozenset({"Add", "Mul", "Sigmoid", "LeakyRelu", "Concat", "AveragePool", "GlobalAveragePool"}),
-        absorbs=frozenset({"Relu"}),
+        absorbs=frozenset({"Relu", "Clip"}),
         output_pairs=True,
         int32_bias=True,
+        guarded_ops=frozenset({"Conv", "ConvTranspose", "Gemm"}),
     ),
     # Source: NVIDIA, TensorRT documentation, "Explicit Quantization", Q/DQ placement recommendations; Model-Optimizer,
     # modelopt/onnx/quantization; the ends stay float because TensorRT 8.6 does not build otherwise (measured).
@@ -190,7 +194,7 @@ class _Draft:
     def _absorbing(self, node: onnx.NodeProto) -> str:
         """The tensor that carries the output's pair: behind an activation which the clamping replaces."""
         reader = self.graph.only_reader(node.output[0])
-        if reader is None or reader.op_type not in self.rules.absorbs:
+        if reader is None or reader.op_type not in self.rules.absorbs or not _keeps_zero(self.graph, reader):
             return str(node.output[0])
         self.absorbed[reader.name] = node.name
         return str(reader.output[0])
@@ -231,6 +235,14 @@ class _Draft:
         for node in self.graph.nodes:
             if node.op_type == "Concat" and node.output[0] in self.read_by:
                 self.sharing.append((*self.graph.float_inputs(node), node.output[0]))
+
+
+def _keeps_zero(graph: GraphView, clamp: onnx.NodeProto) -> bool:
+    """Whether zero passes a Relu or Clip unchanged: a grid always holds zero, so it cannot clamp tighter than that."""
+    low, high = (clamp.input[position] if len(clamp.input) > position else "" for position in (1, 2))
+    if any(name and name not in graph.constants for name in (low, high)):
+        return False
+    return (not low or float(graph.constants[low]) <= 0) and (not high or float(graph.constants[high]) >= 0)
 
 
 def _why_float(graph: GraphView, rules: PlacementRules, node: onnx.NodeProto, ends: frozenset[str]) -> str | None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from compile.graph import GraphView
-from compile.onnx_graph import attribute_of
-from compile.placement import Placement, Site
+from compile.onnx_graph import attribute_of, tensors_read
+from compile.placement import Placement
 from compile.ranges import Range
 
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
@@ -83,7 +83,8 @@ def quantize(
         ranges: interval of every tensor in `placement.ranged_tensors`.
         weight_bits: see `weight_grid`.
     """
-    writer = _Writer(graph, placement, activation_grids(placement, ranges))
+    readers = {site.tensor: site.readers for site in placement.sites}
+    writer = _Writer(graph, placement, readers, activation_grids(placement, ranges))
     for name in graph.inputs:
         writer.pair(name)
     for node in graph.nodes:
@@ -101,13 +102,19 @@ def activation_grids(placement: Placement, ranges: Mapping[str, Range]) -> dict[
 
 @dataclass(slots=True)
 class _Writer:
-    """Rewrites a graph node by node."""
+    """Rewrites a graph node by node.
+
+    Attributes:
+        readers: tensor with a pair → nodes that read it dequantized; None means all.
+    """
 
     graph: GraphView
     placement: Placement
+    readers: Mapping[str, tuple[str, ...] | None]
     grids: Mapping[str, Grid]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
 
     def write(self, node: onnx.NodeProto, weight_bits: int) -> None:
         """Copy a node with its inputs redirected, its weights in int8, and pairs behind its outputs."""
@@ -117,7 +124,11 @@ class _Writer:
         copy.CopyFrom(node)
         for position, name in enumerate(node.input):
             copy.input[position] = self._read_name(name, node.name)
-        if node.name in self.placement.integer_nodes and node.op_type in self.placement.rules.weighted_ops:
+        rules = self.placement.rules
+        if node.name not in self.placement.integer_nodes:
+            if node.op_type in rules.guarded_ops and self._all_read_pair(node.input[0]):
+                copy.input[0] = self._by_channel(node.input[0])
+        elif node.op_type in rules.weighted_ops:
             self._integer_weights(copy, node, weight_bits)
         finals = [self._behind_absorbed(name) for name in node.output]
         for position, name in enumerate(finals):
@@ -130,97 +141,101 @@ class _Writer:
         """Put the tensor's pair behind it, where it has one."""
         if tensor not in self.grids:
             return
-        scale, zero_point = self._grid_names(tensor, self.grids[tensor])
-        source, final = self._float_name(tensor), self._paired_name(tensor)
-        codes = f"{tensor}/codes"
-        self.nodes.append(
-            helper.make_node("QuantizeLinear", [source, scale, zero_point], [codes], f"{tensor}/quantize")
-        )
-        self.nodes.append(
-            helper.make_node("DequantizeLinear", [codes, scale, zero_point], [final], f"{tensor}/dequantize")
-        )
+        codes, grid = f"{tensor}::codes", self._grid_names(tensor, self.grids[tensor])
+        self._add("QuantizeLinear", [self._float_name(tensor), *grid], codes, name=f"{tensor}::quantize")
+        self._add("DequantizeLinear", [codes, *grid], self._paired_name(tensor), name=f"{tensor}::dequantize")
 
     def model(self) -> onnx.ModelProto:
-        """The finished model: old initializers that are still read, then the new ones."""
-        read = {name for node in self.nodes for name in node.input}
+        """The finished model: nodes that are read, old initializers that are still read, then the new ones."""
+        read = {name for node in self.nodes for name in tensors_read(node)}.union(self.graph.outputs)
         model = onnx.ModelProto()
         model.CopyFrom(self.graph.model)
         del model.graph.node[:], model.graph.initializer[:], model.graph.value_info[:]
-        model.graph.node.extend(self.nodes)
+        model.graph.node.extend(node for node in self.nodes if read.intersection(node.output))
         model.graph.initializer.extend(t for t in self.graph.model.graph.initializer if t.name in read)
         model.graph.initializer.extend(self.constants.values())
         return model
 
-    def _site(self, tensor: str) -> Site | None:
-        return next((site for site in self.placement.sites if site.tensor == tensor), None)
+    def _add(self, operator: str, inputs: list[str], output: str, *, name: str, axis: int | None = None) -> None:
+        attributes = {} if axis is None else {"axis": axis}
+        self.nodes.append(helper.make_node(operator, inputs, [output], name, **attributes))
 
     def _all_read_pair(self, tensor: str) -> bool:
-        site = self._site(tensor)
-        return site is not None and site.readers is None
+        return tensor in self.readers and self.readers[tensor] is None
 
     def _float_name(self, tensor: str) -> str:
         """Name of the tensor before its pair. A graph output keeps its name at the far end of the pair."""
-        return f"{tensor}/float" if self._all_read_pair(tensor) else tensor
+        return f"{tensor}::float" if self._all_read_pair(tensor) else tensor
 
     def _paired_name(self, tensor: str) -> str:
-        return tensor if self._all_read_pair(tensor) else f"{tensor}/dequantized"
+        return tensor if self._all_read_pair(tensor) else f"{tensor}::dequantized"
 
     def _read_name(self, tensor: str, reader: str) -> str:
-        site = self._site(tensor)
-        if site is None or (site.readers is not None and reader not in site.readers):
+        if tensor not in self.readers:
             return tensor
-        return self._paired_name(tensor)
+        readers = self.readers[tensor]
+        return self._paired_name(tensor) if readers is None or reader in readers else tensor
 
     def _behind_absorbed(self, tensor: str) -> str:
         reader = self.graph.only_reader(tensor)
         return str(reader.output[0]) if reader is not None and reader.name in self.placement.absorbed else tensor
 
     def _integer_weights(self, copy: onnx.NodeProto, node: onnx.NodeProto, bits: int) -> None:
+        """Give a copied node int8 weights behind a DequantizeLinear, and an int32 bias where the engine needs one."""
         axis = output_axis(node)
         weight = self.graph.constants[node.input[1]].astype(np.float32)
         grid = weight_grid(weight, axis, bits=bits)
-        bias = self.graph.constants[node.input[2]] if len(node.input) > 2 and node.input[2] else None
-        input_scale = self.grids[node.input[0]].scale
-        if bias is not None and self.placement.rules.int32_bias:
+        bias = self._constant_bias(node, channels=weight.shape[axis])
+        if bias is not None:
+            input_scale = self.grids[node.input[0]].scale
             grid = _with_room_for(bias, grid, input_scale)
-            copy.input[2] = self._integer_bias(node.name, bias, grid.scale * input_scale)
-        codes = self._constant(f"{node.name}/weight", quantized_weight(weight, grid, axis))
-        scale, zero_point = self._grid_names(f"{node.name}/weight", grid)
-        copy.input[1] = f"{node.name}/weight/dequantized"
-        self.nodes.append(
-            helper.make_node(
-                "DequantizeLinear",
-                [codes, scale, zero_point],
-                [copy.input[1]],
-                f"{node.name}/weight/dequantize",
-                axis=axis,
+            copy.input[2] = self._dequantized(
+                f"{node.name}::bias", *_integer_bias(bias, grid.scale * input_scale), axis=0
             )
-        )
+        copy.input[1] = self._dequantized(f"{node.name}::weight", quantized_weight(weight, grid, axis), grid, axis=axis)
 
-    def _integer_bias(self, name: str, bias: NDArray[np.generic], scale: NDArray[np.float32]) -> str:
-        codes = self._constant(f"{name}/bias", np.rint(bias / scale.astype(np.float64)).astype(np.int32))
-        grid = Grid(scale.astype(np.float32), np.zeros(len(scale), np.int32))
-        scale_name, zero_point = self._grid_names(f"{name}/bias", grid)
-        final = f"{name}/bias/dequantized"
-        self.nodes.append(
-            helper.make_node(
-                "DequantizeLinear", [codes, scale_name, zero_point], [final], f"{name}/bias/dequantize", axis=0
-            )
-        )
+    def _by_channel(self, tensor: str) -> str:
+        """The tensor dequantized again, its one scale written out for every channel; see `guarded_ops`."""
+        final = f"{tensor}::by_channel"
+        if final not in self.written:
+            self.written.add(final)
+            grid, channels = self.grids[tensor], self.graph.shapes[tensor][1]
+            repeated = Grid(np.full(channels, grid.scale), np.full(channels, grid.zero_point))
+            inputs = [f"{tensor}::codes", *self._grid_names(final, repeated)]
+            self._add("DequantizeLinear", inputs, final, name=f"{final}::dequantize", axis=1)
         return final
 
+    def _constant_bias(self, node: onnx.NodeProto, *, channels: int) -> NDArray[np.float32] | None:
+        """The bias to be made integer: one number a channel, where the rules ask for it."""
+        name = node.input[2] if len(node.input) > 2 else ""
+        bias = self.graph.constants.get(name)
+        if not self.placement.rules.int32_bias or bias is None or bias.shape != (channels,):
+            return None
+        return bias.astype(np.float32)
+
+    def _dequantized(self, owner: str, codes: NDArray[np.generic], grid: Grid, *, axis: int) -> str:
+        """Store constant codes with a DequantizeLinear behind them; returns the name of the float tensor."""
+        inputs = [self._constant(owner, codes), *self._grid_names(owner, grid)]
+        self._add("DequantizeLinear", inputs, f"{owner}::dequantized", name=f"{owner}::dequantize", axis=axis)
+        return f"{owner}::dequantized"
+
     def _grid_names(self, owner: str, grid: Grid) -> tuple[str, str]:
-        return self._constant(f"{owner}/scale", grid.scale), self._constant(f"{owner}/zero_point", grid.zero_point)
+        return self._constant(f"{owner}::scale", grid.scale), self._constant(f"{owner}::zero_point", grid.zero_point)
 
     def _constant(self, name: str, value: NDArray[np.generic]) -> str:
         self.constants[name] = numpy_helper.from_array(value, name)
         return name
 
 
-def _with_room_for(bias: NDArray[np.generic], grid: Grid, input_scale: NDArray[np.float32]) -> Grid:
+def _with_room_for(bias: NDArray[np.float32], grid: Grid, input_scale: NDArray[np.float32]) -> Grid:
     """Coarser weights where the bias would not fit in int32: a channel of almost no weight beside a large bias."""
-    needed = np.abs(bias.astype(np.float64)) / (float(input_scale) * BIAS_LIMIT)
-    return Grid(np.maximum(grid.scale, needed).astype(np.float32), grid.zero_point)
+    step = np.maximum(np.abs(bias.astype(np.float64)) / BIAS_LIMIT, SMALLEST_SCALE) / float(input_scale)
+    return Grid(np.maximum(grid.scale, step).astype(np.float32), grid.zero_point)
+
+
+def _integer_bias(bias: NDArray[np.float32], scale: NDArray[np.float32]) -> tuple[NDArray[np.int32], Grid]:
+    """Codes and grid of a bias, in the scale in which the products of input and weight are summed."""
+    return np.rint(bias / scale.astype(np.float64)).astype(np.int32), Grid(scale, np.zeros(len(scale), np.int32))
 
 
 def _scale(step: float) -> NDArray[np.float32]:

@@ -79,6 +79,10 @@ class Recordings:
     def __len__(self) -> int:
         return len(self.chosen)
 
+    def some(self, count: int) -> Recordings:
+        """At most `count` of the frames, evenly over their order."""
+        return Recordings(self.paths, tuple(evenly(self.chosen, count)))
+
     def frames(self) -> Iterator[Frame]:
         """Decode the chosen frames anew.
 
@@ -166,7 +170,7 @@ def _surveyed(frame: Frame, source: int) -> SurveyedFrame:
         name=frame.name,
         pixels_sha256=sha256_of_bytes(frame.pixels.tobytes()),
         thumbnail=cv2.resize(grey, THUMBNAIL_PX, interpolation=cv2.INTER_AREA).astype(np.float32),
-        contrast=float(grey.std()),
+        contrast=float(cv2.meanStdDev(grey)[1][0, 0]),
         structure=_structure(grey),
     )
 

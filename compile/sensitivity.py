@@ -3,7 +3,8 @@
 The audit graph is the float model with a shadow behind every integer node: its inputs rounded to their grids, its
 weights to theirs, its output rounded too, and the error measured per channel inside the graph. Inputs of a shadow come
 from the float model, so a layer is blamed for its own loss and not for what came before it; and only a few numbers a
-layer leave the graph, so memory does not grow with the model.
+layer leave the graph, so memory does not grow with the model. The runtime may not optimise this graph: it would
+quantize the shadows further by itself.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def layer_losses(
     for node in layers:
         audit.shadow(node)
     sums: dict[str, NDArray[np.float64]] = {}
-    with opened(build(audit.model()), threads=threads) as engine:
+    with opened(build(audit.model()), threads=threads, optimise=False) as engine:
         for frames, feed in enumerate(feeds, start=1):
             outputs = engine.infer(feed)
             for node in layers:
@@ -89,16 +90,16 @@ class _Audit:
         """Add a node's shadow and the measurement of its error."""
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        copy.name = f"{node.name}/shadow"
+        copy.name = f"{node.name}::shadow"
         copy.input[:] = [self._rounded(name) if name in self.grids else name for name in node.input]
-        copy.output[:] = [f"{name}/shadow" for name in node.output]
+        copy.output[:] = [f"{name}::shadow" for name in node.output]
         if node.op_type in self.placement.rules.weighted_ops:
             copy.input[1] = self._rounded_weight(node)
         self.nodes.append(copy)
         for position, name in enumerate(node.output):
             final = self._behind_absorbed(name)
             seen = (
-                self._round(copy.output[position], self.grids[final], f"{node.name}/{position}")
+                self._round(copy.output[position], self.grids[final], f"{node.name}::{position}")
                 if final in self.grids
                 else None
             )
@@ -121,8 +122,8 @@ class _Audit:
 
     def _measure(self, owner: str, reference: str, shadow: str) -> None:
         axes = _all_but_channels(self.graph.shapes[reference])
-        names = (f"{owner}/squared_error", f"{owner}/squared_signal", f"{owner}/signal")
-        error, error_2, signal_2 = f"{owner}/error", f"{owner}/error_2", f"{owner}/signal_2"
+        names = (f"{owner}::squared_error", f"{owner}::squared_signal", f"{owner}::signal")
+        error, error_2, signal_2 = f"{owner}::error", f"{owner}::error_2", f"{owner}::signal_2"
         self.nodes += [
             helper.make_node("Sub", [reference, shadow], [error], error),
             helper.make_node("Mul", [error, error], [error_2], error_2),
@@ -139,7 +140,7 @@ class _Audit:
         opset = next(entry.version for entry in self.graph.model.opset_import if entry.domain in ("", "ai.onnx"))
         if opset < 18:
             return helper.make_node("ReduceMean", [tensor], [name], name, axes=list(axes), keepdims=0)
-        fixed = self._constant(f"{name}/axes", np.asarray(axes, np.int64))
+        fixed = self._constant(f"{name}::axes", np.asarray(axes, np.int64))
         return helper.make_node("ReduceMean", [tensor, fixed], [name], name, keepdims=0)
 
     def _rounded(self, tensor: str) -> str:
@@ -148,9 +149,9 @@ class _Audit:
         return self.rounded[tensor]
 
     def _round(self, tensor: str, grid: Grid, owner: str) -> str:
-        scale = self._constant(f"{owner}/scale", grid.scale)
-        zero_point = self._constant(f"{owner}/zero_point", grid.zero_point)
-        codes, final = f"{owner}/codes", f"{owner}/rounded"
+        scale = self._constant(f"{owner}::scale", grid.scale)
+        zero_point = self._constant(f"{owner}::zero_point", grid.zero_point)
+        codes, final = f"{owner}::codes", f"{owner}::rounded"
         self.nodes.append(helper.make_node("QuantizeLinear", [tensor, scale, zero_point], [codes], codes))
         self.nodes.append(helper.make_node("DequantizeLinear", [codes, scale, zero_point], [final], final))
         return final
@@ -161,7 +162,7 @@ class _Audit:
         grid = weight_grid(weight, axis, bits=8)
         shape = [-1 if position == axis else 1 for position in range(weight.ndim)]
         rounded = quantized_weight(weight, grid, axis) * grid.scale.reshape(shape)
-        return self._constant(f"{node.name}/weight/rounded", rounded.astype(np.float32))
+        return self._constant(f"{node.name}::weight::rounded", rounded.astype(np.float32))
 
     def _behind_absorbed(self, tensor: str) -> str:
         reader = self.graph.only_reader(tensor)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 from pydantic import JsonValue
@@ -90,7 +89,7 @@ def prepare_shipment(job: Job, candidate: Candidate) -> Shipment:
 
 
 def _judge_fusion(job: Job, plain: Subject, fused: Subject) -> Fusion:
-    frames = list(islice(job.evaluation.recordings.frames(), FUSION_FRAMES))
+    frames = list(job.evaluation.recordings.some(FUSION_FRAMES).frames())
     if (different := first_difference(plain, fused, frames)) is not None:
         return Fusion(False, f"it changes results: {different}", None)
     with job.terminal.progress("timing the fused input", None) as step:

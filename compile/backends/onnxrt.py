@@ -46,13 +46,13 @@ def build(model: onnx.ModelProto) -> bytes:
 
 
 @contextmanager
-def opened(content: bytes, *, threads: int) -> Iterator[OnnxRuntimeEngine]:
-    """An engine from its bytes, closed at the end.
+def opened(content: bytes, *, threads: int, optimise: bool = True) -> Iterator[OnnxRuntimeEngine]:
+    """An engine from its bytes, closed at the end; `optimise` off runs every node as it is written.
 
     Raises:
         EngineError: ONNX Runtime refuses the bytes.
     """
-    engine = OnnxRuntimeEngine.from_bytes(content, threads=threads)
+    engine = OnnxRuntimeEngine(content, threads=threads, optimise=optimise)
     try:
         yield engine
     finally:

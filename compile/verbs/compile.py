@@ -37,6 +37,8 @@ from perception.cli import EXIT_FAILED, EXIT_PASSED
 from perception.errors import TollgateError
 from perception.terminal import Terminal
 
+ONLY_IN_JSON = ("kept", "ghosts")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See `perception.cli.VerbModule`."""
@@ -95,7 +97,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         help="take bytes and normalise inside the graph; auto where it measures no slower",
     )
     parser.add_argument(
-        "--timing-s", type=float, default=10.0, metavar="SECONDS", help="how long engines are timed (default: 10)"
+        "--timing-s", type=float, default=6.0, metavar="SECONDS", help="how long engines are timed at once (default: 6)"
     )
 
 
@@ -130,7 +132,7 @@ def _options(arguments: argparse.Namespace) -> CompileOptions:
 
 def _show(outcome: CompileOutcome, terminal: Terminal) -> None:
     decision = outcome.decision
-    metrics = list(decision.rows[0].scores)
+    metrics = [name for name in decision.rows[0].scores if name not in ONLY_IN_JSON]
     header = ["", "candidate", *metrics, "loss", "p50 ms", "p99 ms", "× float", "float layers", "MB"]
     terminal.table("Candidates", header, [_cells(row, metrics, decision) for row in decision.rows])
     samples = decision.rows[0].latency.recorder.samples if decision.rows[0].latency is not None else 0
