@@ -101,7 +101,7 @@ def match_detections(
         {each.class_name for _, truth in frames for each in truth.objects if not each.ignore}, where="labels"
     )
     groups = [(group, _ids(group.model, classes)) for group in class_map.groups.values()]
-    matches = match_groups(frames, groups, minimum_height_px=class_map.minimum_height_px)
+    matches = match_groups(frames, groups, class_map=class_map)
     if not any(group.labelled.any() for group in matches):
         raise LabelError(
             f"labels: no object of {', '.join(class_map.groups)} in {len(frames)} labelled frames; "

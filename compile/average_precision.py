@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from compile.class_map import ClassGroup
+from compile.class_map import ClassGroup, ClassMap
 from compile.labels import LabelledFrame
 from perception.results import Detections
 
@@ -66,25 +66,26 @@ def match_groups(
     frames: Sequence[tuple[Detections, LabelledFrame]],
     groups: Sequence[tuple[ClassGroup, Sequence[int]]],
     *,
-    minimum_height_px: float,
+    class_map: ClassMap,
 ) -> list[GroupMatches]:
     """Match detections with labels, group by group: best score first, each object found once.
 
-    What a group ignores, and labelled boxes under the minimum height, are COCO's crowd regions: a detection that
+    What a group ignores, and labelled objects that the map does not ask for, are COCO's crowd regions: a detection that
     lies in one by at least the IoU's share of its own area is neither right nor wrong.
 
     Args:
         frames: what was detected and what is labelled, frame by frame.
         groups: each group with the class ids that answer in it.
-        minimum_height_px: detections lower than this are left out.
+        class_map: which objects are asked for; detections lower than its minimum height are left out.
     """
     labelled: list[Entry] = []
     detected: list[Entry] = []
     for category, (group, class_ids) in enumerate(groups, start=1):
         for image, (result, truth) in enumerate(frames, start=1):
             place: Entry = {"image_id": image, "category_id": category}
-            labelled += [place | entry for entry in _label_entries(truth, group, minimum_height_px)]
-            detected += [place | entry for entry in _detection_entries(result, class_ids, minimum_height_px)]
+            labelled += [place | entry for entry in _label_entries(truth, group, class_map)]
+            found = _detection_entries(result, class_ids, class_map.minimum_height_px)
+            detected += [place | entry for entry in found]
     accounts = _evaluate(labelled, detected, images=len(frames), categories=len(groups))
     return [_matches_of(accounts[i * len(frames) : (i + 1) * len(frames)]) for i in range(len(groups))]
 
@@ -117,13 +118,13 @@ def _coco(entries: Sequence[Entry], images: int, categories: int) -> COCO:
     return coco
 
 
-def _label_entries(truth: LabelledFrame, group: ClassGroup, minimum_height_px: float) -> list[Entry]:
+def _label_entries(truth: LabelledFrame, group: ClassGroup, class_map: ClassMap) -> list[Entry]:
     entries: list[Entry] = []
     for each in truth.objects:
         asked = each.class_name in group.labels
         if asked or each.ignore or each.class_name in group.ignored:
             x1, y1, x2, y2 = each.box_px
-            found = asked and not each.ignore and y2 - y1 >= minimum_height_px
+            found = asked and class_map.asks_for(each)
             entries.append({"bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": int(not found)})
     return entries
 

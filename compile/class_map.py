@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from compile.labels import LabelledObject
 from hw_profiles.yaml_files import Refusal, model_from_yaml
 from perception.errors import LabelError
 
@@ -53,12 +54,14 @@ class ClassMap(_Strict):
     Attributes:
         groups: name → classes.
         minimum_height_px: labelled boxes lower than this are ignored, detections lower than this are left out.
+        maximum_occlusion: labelled objects of which a larger share is hidden are ignored, 0..1.
         mask_values: what a pixel value of a mask is called; needed for masks alone.
     """
 
     format: Literal["tollgate-classes/1"] = "tollgate-classes/1"
     groups: dict[str, ClassGroup] = Field(min_length=1)
     minimum_height_px: float = Field(default=0, ge=0)
+    maximum_occlusion: float = Field(default=1, ge=0, le=1)
     mask_values: dict[Annotated[int, Field(ge=0, le=255)], str] = Field(default_factory=dict)
 
     @classmethod
@@ -81,6 +84,12 @@ class ClassMap(_Strict):
             groups={name: ClassGroup(model=(name,), labels=(name,), ignored=(UNLABELLED,)) for name in classes},
             mask_values={**dict(enumerate(classes)), UNLABELLED_VALUE: UNLABELLED},
         )
+
+    def asks_for(self, labelled: LabelledObject) -> bool:
+        """Whether an object is tall and visible enough to be missed; what labels do not say counts as visible."""
+        _, top, _, bottom = labelled.box_px
+        hidden = labelled.occlusion or 0.0
+        return not labelled.ignore and bottom - top >= self.minimum_height_px and hidden <= self.maximum_occlusion
 
     def require_model_classes(self, classes: Collection[str]) -> None:
         """Refuse a map for another model.

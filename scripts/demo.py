@@ -26,6 +26,7 @@ from perception.record import read_run_log
 
 SAMPLES = Path("data/samples")
 MODEL, DRIVE, CALIBRATION = SAMPLES / "models" / "sample_detector.onnx", SAMPLES / "drive", SAMPLES / "calibration"
+CLASSES = SAMPLES / "classes.yaml"
 OUT = Path("out")
 PACKAGE, REFERENCE, RELEASE, REPORT = OUT / "package", OUT / "float", OUT / "release", OUT / "report.html"
 PROFILE = "arm_cpu" if platform.machine() == "aarch64" else "x86_cpu"
@@ -41,12 +42,12 @@ def main() -> int:
     OUT.mkdir()
     run(f"inspect {MODEL} --output {OUT}/draft.yaml")
     run(
-        f"compile {MODEL} --profile {PROFILE} --calibration {CALIBRATION} --recording {DRIVE} --labels {DRIVE} "
+        f"compile {MODEL} --profile {PROFILE} --calibration {CALIBRATION} --recording {DRIVE} --labels {DRIVE} --class-map {CLASSES} "
         f"--timing-s 5 --output {PACKAGE} --reference-output {REFERENCE}"
     )
     run(f"replay {PACKAGE} {DRIVE} --camera front --log {OUT}/replay.jsonl --overlay {OUT}/overlay")
     verdict = run(
-        f"gate {PACKAGE} --recording {DRIVE} --labels {DRIVE} --reference {REFERENCE} --report {REPORT}",
+        f"gate {PACKAGE} --recording {DRIVE} --labels {DRIVE} --class-map {CLASSES} --reference {REFERENCE} --report {REPORT}",
         must_pass=False,
     )
     if verdict == EXIT_PASSED:

@@ -111,6 +111,14 @@ def test_labels_below_the_minimum_height_are_not_asked_for(height_px, count):
     assert vehicles([detections()], [truth]).labelled == 1 + count
 
 
+@pytest.mark.parametrize(("occlusion", "count"), [(None, 1), (0.7, 1), (0.71, 0)])
+def test_labels_hidden_beyond_the_maximum_are_not_asked_for(occlusion, count):
+    truth = LabelledFrame((LabelledObject("Car", BOX, occlusion=occlusion), LabelledObject("Car", FAR)))
+    class_map = VEHICLES.model_copy(update={"maximum_occlusion": 0.7})
+    got = match_detections([detections()], [truth], class_map=class_map, classes=CLASSES).accuracy()
+    assert got.groups["vehicles"].labelled == 1 + count
+
+
 def test_the_mean_is_over_groups_that_are_labelled():
     found = [detections(("car", 0.9, BOX), ("truck", 0.9, FAR))]
     accuracy = match_detections(
