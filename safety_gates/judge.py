@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from perception.files import json_bytes, sha256_of_bytes
-from safety_gates.evidence import KeptEvidence, Sha256, Subject
+from safety_gates.conditions import Sha256, Subject
+from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Comparison, Unmeasured
 from safety_gates.gates.table import open_gate
 from safety_gates.policy import Policy, Requirement

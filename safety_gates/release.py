@@ -11,23 +11,18 @@ package; its configuration names policy, judgement, report and evidence by diges
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from pydantic import ValidationError
 from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
 from hw_profiles.yaml_files import complaints_of
 from perception.errors import EvidenceError, PolicyError, ReleaseError
-from perception.files import cannot_write, json_bytes, sha256_of_bytes, sha256_of_file, staged_folder
+from perception.files import json_bytes, sha256_of_bytes, sha256_of_file, staged_folder
 from perception.package import MANIFEST, EnginePackage
 from perception.release_client import (
     JUDGEMENT,
@@ -39,15 +34,14 @@ from perception.release_client import (
     subject_name,
     verify_release,
 )
-from safety_gates.evidence import Shelf, Subject
+from safety_gates.conditions import Subject
+from safety_gates.evidence import Shelf
 from safety_gates.judge import WrittenJudgement, verdicts_on
 from safety_gates.policy import Policy
 from safety_gates.verdict import Outcome
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
-PRIVATE_KEY, PUBLIC_KEY = "signer.pem", "signer.pub"
-READABLE_BY_OTHERS = 0o077
 
 
 def sign_release(package: EnginePackage, judgement: Path, signer: CryptoSigner, *, output: Path) -> VerifiedRelease:
@@ -127,60 +121,6 @@ def confirm(written: WrittenJudgement, package: EnginePackage, shelf: Shelf) -> 
         raise ReleaseError(f"only a PASSED package is released: {_unpassed(written)}")
 
 
-def make_keys(folder: Path) -> tuple[Path, Path]:
-    """A new ed25519 key pair: private key (mode 0600) and public key, both PEM.
-
-    Raises:
-        ReleaseError: one of the files exists; a key is never overwritten.
-        OutputError: the folder cannot be written.
-    """
-    signer = CryptoSigner.generate_ed25519()
-    public = public_pem(signer)
-    paths = (folder / PRIVATE_KEY, folder / PUBLIC_KEY)
-    for path in paths:
-        if path.exists():
-            raise ReleaseError(f"{path}: exists; a key is never overwritten, choose another --output")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_new(paths[0], signer.private_bytes, mode=0o600)
-        _write_new(paths[1], public, mode=0o644)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    return paths
-
-
-def read_signer(path: Path) -> CryptoSigner:
-    """The signer of a private key file.
-
-    Raises:
-        ReleaseError: unreadable, readable by others, encrypted, or no ed25519 private key.
-    """
-    try:
-        mode = path.stat().st_mode
-        content = path.read_bytes()
-    except OSError as error:
-        raise ReleaseError(
-            f"{path}: cannot be read ({error.strerror}); make keys with: tollgate release keys"
-        ) from error
-    if mode & READABLE_BY_OTHERS:
-        raise ReleaseError(f"{path}: others may read this private key (mode {mode & 0o777:o}); run: chmod 600 {path}")
-    try:
-        key = load_pem_private_key(content, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ReleaseError(
-            f"{path}: no unencrypted private key in PEM; make one with: tollgate release keys"
-        ) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ReleaseError(f"{path}: got {type(key).__name__}, expected an ed25519 private key")
-    return CryptoSigner(key)
-
-
-def public_pem(signer: CryptoSigner) -> bytes:
-    """The public half of a signer as PEM, as vehicles read it."""
-    key = load_pem_private_key(signer.private_bytes, None).public_key()
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
 def _statement(written: WrittenJudgement, package: EnginePackage, documents: Mapping[str, Path]) -> dict[str, Any]:
     files = {name: entry.sha256 for name, entry in package.manifest.files.items()} | {MANIFEST: package.sha256}
     configuration = [
@@ -236,17 +176,3 @@ def _unpassed(written: WrittenJudgement) -> str:
 
 def _word(outcome: Outcome | None) -> str:
     return "nothing" if outcome is None else outcome.value
-
-
-def _write_new(path: Path, content: bytes, *, mode: int) -> None:
-    """Write a file that must not exist: whole under a temporary name, then linked, which never overwrites."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        os.link(name, path)
-    finally:
-        Path(name).unlink()

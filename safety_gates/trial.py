@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -24,10 +25,13 @@ from perception.results import Result
 from perception.sources.source import FrameSource
 from perception.sources.table import kind_at, open_source, source_class
 from perception.terminal import Step, Terminal
-from safety_gates.evidence import ArrayMap, Conditions, DataSet, Evidence, KeptEvidence, Shelf, Subject
+from safety_gates.conditions import Conditions, DataSet, Subject
+from safety_gates.evidence import ArrayMap, Evidence, KeptEvidence, Shelf
 from safety_gates.result_log import FrameKey, ResultLog
 from safety_gates.truth import Truth, read_truth, require_labelled_frame
 
+Matter = Literal["recording", "labels", "reference"]
+RECORDING_ALONE: tuple[Matter, ...] = ("recording",)
 MOVING_FACTS = frozenset({"clock_mhz", "gpu_clock_mhz"})
 
 
@@ -94,9 +98,7 @@ class Trial:
         measurement: str,
         *,
         subject: EnginePackage | None = None,
-        with_recording: bool = True,
-        with_labels: bool = False,
-        with_reference: bool = False,
+        looks_at: Collection[Matter] = RECORDING_ALONE,
         settings: Mapping[str, JsonValue] | None = None,
     ) -> Conditions:
         """What a measurement made now would be bound to.
@@ -104,18 +106,16 @@ class Trial:
         Args:
             measurement: its name.
             subject: the package it speaks of; None for the one on trial.
-            with_recording: it looks at the frames.
-            with_labels: it looks at the labels.
-            with_reference: it looks at the reference.
+            looks_at: what it is measured with, beside the package.
             settings: how it measures; the number of frames is added.
         """
-        reference = self.case.reference if with_reference else None
+        reference = self.case.reference if "reference" in looks_at else None
         return Conditions(
             measurement=measurement,
             subject=Subject.of(subject or self.case.package),
             reference=None if reference is None else Subject.of(reference),
-            recording=self.recording if with_recording else None,
-            labels=self.labels if with_labels else None,
+            recording=self.recording if "recording" in looks_at else None,
+            labels=self.labels if "labels" in looks_at else None,
             settings={"frames": self.case.frames, **(settings or {})},
             machine=self.machine,
             tollgate=version("tollgate"),

@@ -57,7 +57,7 @@ class AccuracyGate:
         if truth is None:
             return Unmeasured("there is no ground truth; give it with --labels PATH")
         settings = {"class_map": truth.class_map.model_dump(mode="json")}
-        wanted = trial.conditions("accuracy", with_labels=True, settings=settings)
+        wanted = trial.conditions("accuracy", looks_at=("recording", "labels"), settings=settings)
         return trial.obtain(wanted, lambda: _observe(trial, truth))
 
     def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:

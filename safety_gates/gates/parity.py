@@ -62,7 +62,7 @@ class ParityGate:
         reference = trial.case.reference
         if reference is None:
             return Unmeasured("there is no float model to compare with; give it with --reference FLOAT_PACKAGE")
-        wanted = trial.conditions("parity", with_reference=True, settings={"overlap": OVERLAP})
+        wanted = trial.conditions("parity", looks_at=("recording", "reference"), settings={"overlap": OVERLAP})
         return trial.obtain(wanted, lambda: _observe(trial, reference))
 
     def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:

@@ -38,7 +38,7 @@ class ProvenanceGate:
 
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
         """Compare the package with its manifest once more, always anew, and read what the manifest tells."""
-        wanted = trial.conditions("provenance", with_recording=False)
+        wanted = trial.conditions("provenance", looks_at=())
         return trial.measure(wanted, lambda: _observe(trial.case.package))
 
     def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:

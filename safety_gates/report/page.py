@@ -12,7 +12,8 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from pydantic import JsonValue
 
-from safety_gates.evidence import DataSet, Evidence, KeptEvidence, Subject
+from safety_gates.conditions import DataSet, Subject
+from safety_gates.evidence import Evidence, KeptEvidence
 from safety_gates.gates.table import quantities_of
 from safety_gates.judge import Judgement
 from safety_gates.report.pictures import KEY, MASK_KEY, worst_comparisons

@@ -21,7 +21,8 @@ from perception.cli import EXIT_PASSED
 from perception.package import open_package
 from perception.release_client import VerifiedRelease, verify_release
 from perception.terminal import Terminal
-from safety_gates.release import make_keys, read_signer, sign_release
+from safety_gates.keys import make_keys, read_signer
+from safety_gates.release import sign_release
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

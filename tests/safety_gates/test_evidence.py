@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from perception.errors import EvidenceError, OutputError, SourceError
-from safety_gates.evidence import Conditions, DataSet, Evidence, Shelf, Subject
+from safety_gates.conditions import Conditions, DataSet, Subject
+from safety_gates.evidence import Evidence, Shelf
 
 SUBJECT = Subject(name="cells", package_sha256="1" * 64, engine_sha256="2" * 64, profile="x86_cpu")
 CONDITIONS = Conditions(

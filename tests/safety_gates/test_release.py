@@ -16,7 +16,8 @@ from perception.cli import main
 from perception.errors import ReleaseError, VerificationError
 from perception.package import open_package
 from perception.release_client import read_public_key, verify_release
-from safety_gates.release import make_keys, read_signer, sign_release
+from safety_gates.keys import make_keys, read_signer
+from safety_gates.release import sign_release
 from tests.safety_gates.builders import SHIFTED, package, snapshot
 
 POLICY = """
