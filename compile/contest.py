@@ -123,7 +123,7 @@ def _keep_worst_float(contest: Contest, recipes: Sequence[Recipe]) -> None:
     with contest.job.terminal.progress(f"finding what each layer loses by {best.name}", None):
         losses = contest.losses[best.name] = contest.quantizer.losses(best)
     for rung in KEEP_RUNGS:
-        if rung > len(losses) // 2:
+        if rung >= len(losses):
             return
         kept = {loss.node: f"loses {loss.noise_share:.1%} of its signal" for loss in losses[:rung]}
         candidate = contest.quantizer.candidate(best, kept)
