@@ -107,7 +107,7 @@ def _astride(requirement: Requirement, measured: Measured) -> str:
     """The interval holds figures on both sides: say how much more must be collected, since width shrinks as 1/√n."""
     low, high = _range(measured, math.nan)
     if not (math.isfinite(low) and math.isfinite(high)):
-        return f"{measured.samples} {measured.sampled} are too few to bound the figure"
+        return f"{measured.samples} {measured.sampled} do not decide it"
     margin = abs((measured.got or 0.0) - requirement.limit)
     half_width = (high - low) / 2
     if margin < half_width / 10:

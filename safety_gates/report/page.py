@@ -229,6 +229,8 @@ def _evidence_facts(kept: KeptEvidence) -> Iterator[tuple[str, str]]:
         f"{_instant(evidence.started_ns)} UTC, took {(evidence.ended_ns - evidence.started_ns) / 1e9:.1f} s",
     )
     yield "samples", str(evidence.samples)
+    if isinstance(share := evidence.values.get("share_of_others"), float):
+        yield "processor time of other programs", f"{share:.1%}"
     yield from _machine_states(evidence)
 
 

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from compile.accuracy import DetectionMatches
@@ -122,7 +122,8 @@ def _over_frames(values: NDArray[np.generic], label: str, title: str) -> Plot:
     with drawing(f"parity-{label}") as (axes, canvas):
         axes.fill_between(np.arange(len(values)), values, step="mid", color=FIRST, alpha=0.75, linewidth=0)
         axes.yaxis.set_major_locator(MaxNLocator(integer=np.issubdtype(values.dtype, np.integer), min_n_ticks=1))
-        axes.set(xlim=(-0.5, len(values) - 0.5), ylim=(0, None), xlabel="frame", ylabel=label)
+        most = max(1.0, 1.05 * float(np.max(values, initial=0)))
+        axes.set(xlim=(-0.5, len(values) - 0.5), ylim=(0, most), xlabel="frame", ylabel=label)
         return plot_of(
             canvas, title=title, caption="Flat is better; a hill is a scene that the two models see differently."
         )
@@ -133,6 +134,7 @@ def _score_differences(differences: NDArray[np.float64]) -> Plot:
     with drawing("parity-scores") as (axes, canvas):
         axes.hist(differences, bins=41, range=(-reach, reach), color=FIRST, alpha=0.75)
         axes.axvline(0, color=INK, linewidth=1)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set(xlim=(-reach, reach), xlabel="score of the engine − score of the reference", ylabel="objects")
         return plot_of(
             canvas,
@@ -165,7 +167,7 @@ def _tail(stages: Mapping[str, NDArray[np.float64]], limit_ms: float | None) -> 
         axes.set(
             yscale="log", ylim=(0.5 / len(stages["total"]), 1.2), xlabel="ms", ylabel="share of frames that took longer"
         )
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
         axes.set_xlim(left=0)
         axes.legend(loc="best")
         return plot_of(

@@ -13,10 +13,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from hw_profiles.profile import load_profile
+from hw_profiles.profile import Profile, load_profile
 from perception.model_spec import Decoding, ModelSpec, PictureInput
 from perception.package import PROFILE, SPEC, EngineEntry, EnginePackage, write_package
 from perception.terminal import Terminal
+from tests.perception.builders import SPEC_OF_NULL, null_engine_file
 
 CELL_PX, SIDE_PX, CLASSES = 16, 64, ("car", "person")
 CELLS = SIDE_PX // CELL_PX
@@ -108,12 +109,30 @@ def mask_package(folder: Path, *, swapped: bool = False) -> EnginePackage:
     return _package(folder, mask_file(swapped=swapped), model_spec, BUILD)
 
 
-def _package(folder: Path, engine_file: bytes, model_spec: ModelSpec, build: dict[str, object]) -> EnginePackage:
+def null_package(folder: Path, *, service_ms: float, profile: Profile) -> EnginePackage:
+    """A package that finds nothing, in a time of its own choice."""
+    files = {
+        "engine.json": null_engine_file(service_ms=service_ms),
+        SPEC: SPEC_OF_NULL.to_yaml().encode(),
+        PROFILE: profile.to_yaml().encode(),
+    }
+    engine = EngineEntry(kind="null", file="engine.json", precision="fp32")
+    return write_package(folder, files, name="null", engine=engine, build=BUILD)
+
+
+def patient_profile() -> Profile:
+    """The CPU profile with a minute for every frame: whatever else runs, nothing is late."""
     profile = load_profile("x86_cpu")
+    stage = profile.budget.infer.model_copy(update={"value": 20_000})
+    budget = profile.budget.model_copy(update={"preprocess": stage, "infer": stage, "postprocess": stage})
+    return profile.model_copy(update={"deadline": stage.model_copy(update={"value": 60_000}), "budget": budget})
+
+
+def _package(folder: Path, engine_file: bytes, model_spec: ModelSpec, build: dict[str, object]) -> EnginePackage:
     files = {
         "engine.onnx": engine_file,
         SPEC: model_spec.to_yaml().encode(),
-        PROFILE: profile.to_yaml().encode(),
+        PROFILE: patient_profile().to_yaml().encode(),
     }
     engine = EngineEntry(kind="onnxrt", file="engine.onnx", precision="fp32")
     return write_package(folder, files, name=model_spec.name, engine=engine, build=build)
