@@ -23,7 +23,7 @@ from perception.package import EnginePackage
 from perception.pipeline import open_pipeline
 from perception.results import Result
 from perception.sources.source import FrameSource
-from perception.sources.table import kind_at, open_source, source_class
+from perception.sources.table import kind_and_path, open_source, source_class
 from perception.terminal import Step, Terminal
 from safety_gates.conditions import Conditions, DataSet, Subject
 from safety_gates.evidence import ArrayMap, Evidence, KeptEvidence, Shelf
@@ -82,7 +82,7 @@ class Trial:
         self.shelf = shelf
         self._terminal = terminal
         self._results: dict[str, KeptEvidence] = {}
-        self.recording = DataSet.of(case.recording, SourceError)
+        self.recording = DataSet.of(kind_and_path(case.recording)[1], SourceError)
         self.labels = None if case.labels is None else DataSet.of(case.labels, LabelError)
         self.truth = _truth_of(case)
         if case.reference is not None:
@@ -175,8 +175,8 @@ class Trial:
         Raises:
             SourceError: the recording cannot be read.
         """
-        path = self.case.recording
-        source: FrameSource = open_source(path) if ahead else source_class(kind_at(path))(path)
+        kind, path = kind_and_path(self.case.recording)
+        source: FrameSource = open_source(self.case.recording) if ahead else source_class(kind)(path)
         try:
             counts = [camera.frame_count for camera in source.cameras]
             known = None if None in counts else sum(count or 0 for count in counts)
@@ -206,6 +206,8 @@ class Trial:
 
 def _truth_of(case: Case) -> Truth | None:
     if case.labels is None:
+        if case.class_map is not None:
+            raise LabelError(f"{case.class_map}: a class map without labels does nothing; give --labels PATH too")
         return None
     truth = read_truth(case.labels, case.class_map, case.package.spec)
     require_labelled_frame(truth, case.recording, case.frames)

@@ -127,7 +127,7 @@ def test_a_flipped_byte_of_evidence_never_passes_it_is_measured_again(bench, cap
         (["--policy", "none.yaml"], "none.yaml: no readable policy"),
         (["--class-map", "none.yaml"], "none.yaml: no readable class map"),
         (["--reference", "none"], "none: no engine package"),
-        (["--recording", "none"], "none: cannot be read"),
+        (["--recording", "none"], "none: does not exist"),
         (["--labels", "none"], "none: "),
     ],
 )

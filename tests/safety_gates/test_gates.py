@@ -283,11 +283,11 @@ class TestMisfits:
         assert not shelf.exists()
 
     def test_a_missing_recording(self, tmp_path, right):
-        self._refused(tmp_path, SourceError, "cannot be read", package=right, recording=tmp_path / "none")
+        self._refused(tmp_path, SourceError, "none: does not exist", package=right, recording=tmp_path / "none")
 
     def test_an_empty_recording(self, tmp_path, right):
         (tmp_path / "empty").mkdir()
-        self._refused(tmp_path, SourceError, "is an empty folder", package=right, recording=tmp_path / "empty")
+        self._refused(tmp_path, SourceError, "is a folder of nothing", package=right, recording=tmp_path / "empty")
 
     def test_labels_of_another_recording(self, tmp_path, right, short_drive):
         pictures, labels = short_drive
@@ -312,6 +312,10 @@ class TestMisfits:
         path.write_text("format: tollgate-classes/1\ngroups:\n  all: {model: [lorry], labels: [car]}\n")
         case = {"package": right, "recording": pictures, "labels": labels, "class_map": path}
         self._refused(tmp_path, LabelError, "the model has no class lorry", **case)
+
+    def test_a_class_map_without_labels(self, tmp_path, right, short_drive):
+        case = {"package": right, "recording": short_drive[0], "class_map": tmp_path / "map.yaml"}
+        self._refused(tmp_path, LabelError, "a class map without labels does nothing", **case)
 
     def test_a_reference_of_another_model(self, tmp_path, right, short_drive):
         other = package(tmp_path / "other", model_spec=spec().model_copy(update={"classes": ("person", "car")}))
