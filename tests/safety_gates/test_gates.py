@@ -287,7 +287,7 @@ class TestMisfits:
 
     def test_an_empty_recording(self, tmp_path, right):
         (tmp_path / "empty").mkdir()
-        self._refused(tmp_path, SourceError, "is a folder of nothing", package=right, recording=tmp_path / "empty")
+        self._refused(tmp_path, SourceError, "empty: is a folder", package=right, recording=tmp_path / "empty")
 
     def test_labels_of_another_recording(self, tmp_path, right, short_drive):
         pictures, labels = short_drive
