@@ -92,7 +92,7 @@ def compile_model(
     shipment = prepare_shipment(job, contest.candidates[decision.chosen.name])
     reference = Shipment.unfused(quantizer.float_candidate(), job.spec, "this is the reference")
     parity = _parity(job, reference, shipment)
-    report = _report(job, contest, shipment, parity)
+    report = _report(contest, decision, shipment, parity)
     return CompileOutcome(
         decision,
         package=_write(job, shipment, output, report=report),
@@ -152,12 +152,13 @@ def _parity(job: Job, reference: Shipment, shipment: Shipment) -> Parity:
         return compare(*subjects, recordings.frames(), advance=step)
 
 
-def _report(job: Job, contest: Contest, shipment: Shipment, parity: Parity) -> dict[str, JsonValue]:
+def _report(contest: Contest, decision: Decision, shipment: Shipment, parity: Parity) -> dict[str, JsonValue]:
     """What `compile.json` holds: everything measured, and on what."""
+    job = contest.job
     recordings = job.evaluation.recordings
     return {
         "format": "tollgate-compile/1",
-        "decision": contest.decision().document(),
+        "decision": decision.document(),
         "fusion": shipment.fusion.document(),
         "parity": parity.document(),
         "kept_float": dict(shipment.candidate.kept_float),

@@ -16,6 +16,7 @@ from compile.recipes import Candidate, Quantizer, Recipe, usable_recipes
 from compile.sensitivity import LayerLoss
 from compile.timing import Latency, time_side_by_side
 from perception.engines.engine import Engine, Tensors
+from perception.errors import EngineError
 from perception.preprocess import Preprocessor
 
 KEEP_RUNGS = (1, 2, 4, 8, 16)
@@ -25,6 +26,7 @@ HOPELESSLY_SLOW = 1.1
 """Times as long as float, at the near end of its interval: keeping layers float moves it towards float, not past it."""
 
 AGAIN = "fp32 again"
+UNGRADED = Grade(0.0, 1.0, {})
 
 
 @dataclass(slots=True)
@@ -50,16 +52,23 @@ class Contest:
     def decision(self) -> Decision:
         """Weigh everything measured."""
         rows = [self._row(candidate) for candidate in self.candidates.values()]
+        return decide(rows, self.limits, wish=self.job.options.precision)
+
+    @property
+    def limits(self) -> Limits:
+        """What candidates must keep, with the noise measured so far."""
         metric = self.exam.metric if self.exam is not None else "nothing"
-        return decide(rows, Limits(metric, self.job.options.max_loss, self.noise), wish=self.job.options.precision)
+        options = self.job.options
+        return Limits(metric, max_loss=options.max_loss, min_agreement=options.min_agreement, noise=self.noise)
 
     def _row(self, candidate: Candidate) -> Row:
-        grade = self.grades.get(candidate.name, Grade(0.0, {}))
+        grade = self.grades.get(candidate.name, UNGRADED)
         return Row(
             name=candidate.name,
             precision=candidate.precision,
-            recipe=candidate.words,
+            recipe=f"{candidate.words}; failed: {grade.failure}" if grade.failure else candidate.words,
             loss=grade.loss,
+            agreement=grade.agreement,
             scores=grade.scores,
             latency=self.latencies.get(candidate.name),
             size_bytes=len(candidate.content),
@@ -98,8 +107,8 @@ def _open_exam(job: Job, reference: Candidate) -> Examination:
 
 
 def _calibrate(contest: Contest, recipes: Sequence[Recipe]) -> None:
-    with contest.job.terminal.progress("watching every tensor on the calibration frames", None):
-        contest.quantizer.observe(recipes)
+    with contest.job.terminal.progress("watching every tensor on the calibration frames", None) as step:
+        contest.quantizer.observe(recipes, step)
 
 
 def _grade(contest: Contest, candidates: Sequence[Candidate]) -> None:
@@ -110,15 +119,19 @@ def _grade(contest: Contest, candidates: Sequence[Candidate]) -> None:
         "comparing with float, frame by frame", len(candidates) * len(job.evaluation.recordings)
     ) as step:
         for candidate in candidates:
-            with opened(candidate.content, threads=job.threads) as engine:
-                contest.grades[candidate.name] = exam.grade(exam.results(job.spec, engine, step))
+            try:
+                with opened(candidate.content, threads=job.threads) as engine:
+                    grade = exam.grade(exam.results(job.spec, engine, step))
+            except EngineError as error:
+                grade = Grade(1.0, 0.0, {}, failure=str(error))
+            contest.grades[candidate.name] = grade
             contest.candidates[candidate.name] = candidate
 
 
 def _keep_worst_float(contest: Contest, recipes: Sequence[Recipe]) -> None:
     """Give the layers that lose most back to float, more and more of them, until the accuracy is within the limit."""
-    best = min(recipes, key=lambda recipe: contest.grades[recipe.name].loss)
-    if _is_accurate(contest, best.name) or _is_hopelessly_slow(contest, best.name):
+    best = max(recipes, key=lambda recipe: contest.grades[recipe.name].agreement)
+    if _failed(contest, best.name) or _is_accurate(contest, best.name) or _is_hopelessly_slow(contest, best.name):
         return
     with contest.job.terminal.progress(f"finding what each layer loses by {best.name}", None):
         losses = contest.losses[best.name] = contest.quantizer.losses(best)
@@ -132,8 +145,13 @@ def _keep_worst_float(contest: Contest, recipes: Sequence[Recipe]) -> None:
             return
 
 
+def _failed(contest: Contest, name: str) -> bool:
+    return name in contest.grades and bool(contest.grades[name].failure)
+
+
 def _is_accurate(contest: Contest, name: str) -> bool:
-    return name not in contest.grades or contest.grades[name].loss <= contest.job.options.max_loss
+    grade = contest.grades.get(name, UNGRADED)
+    return contest.limits.admit(loss=grade.loss, agreement=grade.agreement)
 
 
 def _is_hopelessly_slow(contest: Contest, name: str) -> bool:
@@ -142,7 +160,7 @@ def _is_hopelessly_slow(contest: Contest, name: str) -> bool:
 
 def _time(contest: Contest, names: Sequence[str]) -> None:
     """Time those not timed yet beside float, and float beside itself."""
-    new = [name for name in names if name not in contest.latencies]
+    new = [name for name in names if name not in contest.latencies and not _failed(contest, name)]
     if not new:
         return
     job = contest.job

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isclose
 from typing import Literal
 
 from pydantic import JsonValue
@@ -26,6 +27,7 @@ class Row:
         precision: `mixed` where some weighted layers stayed float.
         recipe: how it was made, in words.
         loss: of accuracy against float, as a share; below 0 where it is better. 0 for float itself.
+        agreement: share of what it and float report that both report.
         scores: metric → value.
         latency: None where its accuracy ruled it out before it was worth timing.
         size_bytes: of the engine file.
@@ -37,6 +39,7 @@ class Row:
     precision: RowPrecision
     recipe: str
     loss: float
+    agreement: float
     scores: dict[str, float]
     latency: Latency | None
     size_bytes: int
@@ -50,6 +53,7 @@ class Row:
             "precision": self.precision,
             "recipe": self.recipe,
             "loss": self.loss,
+            "agreement": self.agreement,
             "scores": dict(self.scores),
             "latency": None if self.latency is None else self.latency.document(),
             "size_bytes": self.size_bytes,
@@ -65,12 +69,18 @@ class Limits:
     Attributes:
         metric: what `Row.loss` is a loss of, in words.
         max_loss: greatest loss allowed, as a share; a loss equal to it passes.
+        min_agreement: least agreement allowed; one equal to it passes.
         noise: share by which float differs from itself on this machine; a gain within it is none.
     """
 
     metric: str
     max_loss: float
+    min_agreement: float
     noise: float
+
+    def admit(self, *, loss: float, agreement: float) -> bool:
+        """Whether an engine is as good as float, within the limits."""
+        return loss <= self.max_loss and agreement >= self.min_agreement
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +109,7 @@ class Decision:
             "naive": self.naive,
             "metric": self.limits.metric,
             "max_loss": self.limits.max_loss,
+            "min_agreement": self.limits.min_agreement,
             "noise": self.limits.noise,
             "candidates": [row.document() for row in self.rows],
         }
@@ -119,7 +130,9 @@ def decide(rows: Sequence[Row], limits: Limits, *, wish: Wish) -> Decision:
     if not rows or rows[0].precision != "fp32":
         raise ValueError("rows: expected the float engine first")
     reference, candidates = rows[0], rows[1:]
-    accurate = sorted((row for row in candidates if row.loss <= limits.max_loss), key=_by_speed)
+    accurate = sorted(
+        (row for row in candidates if limits.admit(loss=row.loss, agreement=row.agreement)), key=_by_speed
+    )
     winners = [row for row in accurate if _beats_float(row, limits.noise)]
     if wish == "int8":
         chosen = accurate[0] if accurate else None
@@ -141,11 +154,11 @@ def _by_speed(row: Row) -> tuple[float, float]:
 def _why(chosen: Row | None, rows: Sequence[Row], accurate: Sequence[Row], limits: Limits, wish: Wish) -> str:
     if wish == "fp32":
         return "float ships: --precision fp32 was asked for"
+    verdict = "float ships" if wish == "auto" else "nothing ships"
     if len(rows) == 1:
-        return "float ships: no layer of this network can be quantized for this engine"
+        return f"{verdict}: there is no INT8 candidate, no layer of this network can be quantized for this engine"
     if not accurate:
-        best = min(rows[1:], key=lambda row: row.loss)
-        verdict = "float ships" if wish == "auto" else "nothing ships"
+        best = max(rows[1:], key=lambda row: row.agreement)
         return (
             f"{verdict}: no INT8 candidate keeps the accuracy; the best of {len(rows) - 1}, {best.name}, "
             f"{_loss_words(best, limits)}"
@@ -174,7 +187,10 @@ def _naive(candidates: Sequence[Row], limits: Limits) -> str:
 
 def _loss_words(row: Row, limits: Limits) -> str:
     verb, size = ("loses", row.loss) if row.loss > 0 else ("keeps", 1 - row.loss)
-    return f"{verb} {size:.1%} of {limits.metric} (limit {limits.max_loss:.1%} lost)"
+    words = f"{verb} {size:.1%} of {limits.metric} (limit {limits.max_loss:.1%} lost)"
+    if isclose(row.agreement, 1 - row.loss):
+        return words
+    return f"{words}, agreeing with float by {row.agreement:.1%} (at least {limits.min_agreement:.1%})"
 
 
 def _speed_words(row: Row, limits: Limits) -> str:

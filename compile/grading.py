@@ -35,11 +35,15 @@ class Grade:
 
     Attributes:
         loss: against float, as a share of the metric; below 0 where it is better.
+        agreement: share of what it and float report that both report.
         scores: metric → value, for people.
+        failure: what happened where it could not even run; its loss is 1 then.
     """
 
     loss: float
+    agreement: float
     scores: dict[str, float]
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +86,15 @@ class Examination:
         self._threshold = AGREED_SCORE if evaluation.labels is None else LOWEST_SCORE
         self._reference = self.results(spec, reference)
         self._task_score = self._score_of(self._reference)
-        self.reference = Grade(0.0, self._scores(self._reference))
+        self.reference = Grade(0.0, 1.0, self._scores(self._reference))
 
     @property
     def metric(self) -> str:
         """What a loss is a loss of, in words."""
-        if self._evaluation.labels is None:
-            return "what float reports"
+        return "what float reports" if self._evaluation.labels is None else self._task_name
+
+    @property
+    def _task_name(self) -> str:
         return "AP50" if self._spec.task == "detection" else "mIoU"
 
     def results(self, spec: ModelSpec, engine: Engine, advance: Callable[[], None] = no_progress) -> list[Result]:
@@ -103,9 +109,9 @@ class Examination:
     def grade(self, results: Sequence[Result]) -> Grade:
         """Grade what an engine said about every frame."""
         scores = self._scores(results)
-        if self._evaluation.labels is None:
-            return Grade(1.0 - scores["agreement"], scores)
-        return Grade((self._task_score - self._task(results)) / self._task_score, scores)
+        agreed = scores["agreement"]
+        task = agreed if self._evaluation.labels is None else scores[self._task_name]
+        return Grade((self._task_score - task) / self._task_score, agreed, scores)
 
     def _scores(self, results: Sequence[Result]) -> dict[str, float]:
         agreed = agreement(self._reference, results)
@@ -117,7 +123,7 @@ class Examination:
     def _score_of(self, reference: Sequence[Result]) -> float:
         """The float engine's own score, refused where it leaves nothing to lose."""
         if self._evaluation.labels is not None:
-            score = self._task(reference)
+            score = self._task_figures(reference)[self._task_name]
             if score <= 0.0:
                 raise LabelError(
                     f"{self._evaluation.labels.path}: the float model finds none of the labelled objects "
@@ -131,9 +137,6 @@ class Examination:
                 "with objects in it"
             )
         return 1.0
-
-    def _task(self, results: Sequence[Result]) -> float:
-        return self._task_figures(results)["AP50" if self._spec.task == "detection" else "mIoU"]
 
     def _task_figures(self, results: Sequence[Result]) -> dict[str, float]:
         labels, class_map = self._evaluation.labels, self._evaluation.class_map

@@ -38,6 +38,7 @@ AUDIT_FRAMES = 4
 FUSE_CHOICES = ("auto", "on", "off")
 MAX_DROP_WITH_LABELS = 0.005
 MAX_DROP_WITHOUT_LABELS = 0.01
+MIN_AGREEMENT = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class CompileOptions:
         precision: `auto` lets the measurements decide.
         max_drop: greatest loss against float, as a share; None means 0.5 % of the task metric with labels, 1 % of what
             float reports without.
+        min_agreement: least share of what float and INT8 report that both report; it binds where there are labels too,
+            because AP50 on a few frames may rise by chance while the engine finds other objects.
         keep_float: shell patterns of node names that must stay float.
         frames: calibration frames.
         selection: how they are chosen.
@@ -65,6 +68,7 @@ class CompileOptions:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     precision: Wish = "auto"
     max_drop: float | None = None
+    min_agreement: float = MIN_AGREEMENT
     keep_float: tuple[str, ...] = ()
     frames: int = DEFAULT_FRAMES
     selection: Selection = "diverse"
@@ -87,6 +91,8 @@ class CompileOptions:
             raise ValueError("class_map: got no labels to map; give labels too")
         if self.max_drop is not None and not 0 <= self.max_drop < 1:
             raise ValueError(f"max_drop: got {self.max_drop}, expected a share from 0 to below 1")
+        if not 0 <= self.min_agreement <= 1:
+            raise ValueError(f"min_agreement: got {self.min_agreement}, expected a share from 0 to 1")
         if self.fuse not in FUSE_CHOICES:
             raise ValueError(f"fuse: got {self.fuse!r}, expected one of {', '.join(FUSE_CHOICES)}")
 
@@ -144,6 +150,11 @@ def open_job(
     """
     machine = read_machine()
     require_buildable(profile, machine)
+    if options.precision not in ("auto", *profile.precisions):
+        raise ProfileError(
+            f"profile {profile.name}: allows {', '.join(profile.precisions)}, --precision {options.precision} was "
+            "asked for; choose one of these or auto"
+        )
     imported = import_model(model_path, shapes=options.shapes)
     spec = load_spec(model_path, imported, options.spec)
     frames, evaluation = _choose_frames(calibration, spec, options, terminal)

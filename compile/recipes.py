@@ -15,6 +15,7 @@ from compile.graph import GraphView
 from compile.placement import Placement, PlacementRules, Scope, place
 from compile.quantize import quantize
 from compile.ranges import RANGE_RULES, Histogram, Range, collect_histograms
+from compile.recordings import no_progress
 from compile.sensitivity import LayerLoss, layer_losses
 from perception.engines.engine import Tensors
 from perception.errors import ModelError
@@ -112,15 +113,20 @@ class Quantizer:
     threads: int
     _histograms: dict[str, Histogram] = field(default_factory=dict)
 
-    def observe(self, recipes: Iterable[Recipe]) -> None:
+    def observe(self, recipes: Iterable[Recipe], advance: Callable[[], None] = no_progress) -> None:
         """Run the float network over the calibration frames and count what the recipes need.
+
+        Args:
+            recipes: those that candidates will be made of.
+            advance: called after each frame.
 
         Raises:
             ModelError: a tensor is not finite on a real frame.
         """
         placements = [self.placement(recipe) for recipe in recipes]
         tensors = tuple(dict.fromkeys(name for placement in placements for name in placement.ranged_tensors))
-        self._histograms |= collect_histograms(self.graph, tensors, self.feeds, threads=self.threads)
+        watched = collect_histograms(self.graph, tensors, self._watched_feeds(advance), threads=self.threads)
+        self._histograms |= watched
 
     def placement(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> Placement:
         """Where a recipe puts its pairs."""
@@ -151,6 +157,14 @@ class Quantizer:
         placement = self.placement(recipe)
         ranges = self._ranges(recipe, placement)
         return layer_losses(self.graph, placement, ranges, self.few_feeds(), threads=self.threads)
+
+    def _watched_feeds(self, advance: Callable[[], None]) -> Callable[[], Iterable[Tensors]]:
+        def feeds() -> Iterable[Tensors]:
+            for feed in self.feeds():
+                yield feed
+                advance()
+
+        return feeds
 
     def _ranges(self, recipe: Recipe, placement: Placement) -> dict[str, Range]:
         rule = RANGE_RULES[recipe.range_rule]

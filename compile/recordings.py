@@ -141,7 +141,9 @@ def stacked(candidates: Sequence[SurveyedFrame]) -> NDArray[np.float32]:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file, or of the sorted names and digests of all files of a folder."""
+    """SHA-256 of a file, or of the sorted names and digests of all files of a folder; also of a `KIND:PATH`."""
+    if not path.exists():
+        path = Path(str(path).partition(":")[2])
     if path.is_file():
         return sha256_of_file(path)
     members = sorted(child for child in path.rglob("*") if child.is_file())

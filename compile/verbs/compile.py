@@ -30,7 +30,7 @@ from rich.markup import escape
 from compile.calibration import DEFAULT_FRAMES, FEWEST_FRAMES
 from compile.compiler import CompileOutcome, compile_model
 from compile.decide import Decision, Row
-from compile.job import FUSE_CHOICES, MAX_DROP_WITH_LABELS, MAX_DROP_WITHOUT_LABELS, CompileOptions
+from compile.job import FUSE_CHOICES, MAX_DROP_WITH_LABELS, MAX_DROP_WITHOUT_LABELS, MIN_AGREEMENT, CompileOptions
 from compile.verbs.inspect import add_shape_argument
 from hw_profiles.profile import load_profile
 from perception.cli import EXIT_FAILED, EXIT_PASSED
@@ -71,6 +71,13 @@ def _add_grading(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help=f"greatest loss against float, as a share (default: {MAX_DROP_WITH_LABELS} of AP50 or mIoU with labels, "
         f"{MAX_DROP_WITHOUT_LABELS} of what float reports without)",
+    )
+    parser.add_argument(
+        "--min-agreement",
+        type=float,
+        default=MIN_AGREEMENT,
+        metavar="SHARE",
+        help="least share of what float and INT8 report that both report (default: 0.95)",
     )
 
 

@@ -59,7 +59,7 @@ def test_the_package_opens_and_says_what_was_measured_and_why(tmp_path, monday):
 
 
 def test_demanded_int8_ships_quantized_with_its_calibration(tmp_path, monday):
-    outcome = compiled(tmp_path, monday, precision="int8", max_drop=0.2)
+    outcome = compiled(tmp_path, monday, precision="int8", max_drop=0.2, min_agreement=0.8)
     package = outcome.package
     assert package.manifest.engine.precision == "int8"
     assert len(package.document("calibration.json")["frames"]) == 16
@@ -70,14 +70,14 @@ def test_demanded_int8_ships_quantized_with_its_calibration(tmp_path, monday):
 @pytest.mark.parametrize("fuse", ["on", "off"])
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
 def test_the_manifest_replays_to_the_same_bytes(tmp_path, monday, precision, fuse):
-    package = compiled(tmp_path, monday, precision=precision, max_drop=0.2, fuse=fuse).package
+    package = compiled(tmp_path, monday, precision=precision, max_drop=0.2, min_agreement=0.8, fuse=fuse).package
     again = rebuild(tmp_path / "segmenter.onnx", spec=SEGMENTER_SPEC, manifest=package.manifest, calibration=[monday])
     assert again == package.engine_bytes
     assert package.manifest.build["fused_input"] == (package.spec.picture.dtype == "uint8")
 
 
 def test_a_replay_from_another_model_or_recording_is_refused(tmp_path, monday):
-    package = compiled(tmp_path, monday, precision="int8", max_drop=0.2).package
+    package = compiled(tmp_path, monday, precision="int8", max_drop=0.2, min_agreement=0.8).package
     other = write_segmenter(tmp_path / "other", outlier=2.0)
     with pytest.raises(ModelError, match="the manifest was made from"):
         rebuild(other, spec=SEGMENTER_SPEC, manifest=package.manifest, calibration=[monday])
@@ -117,7 +117,9 @@ def test_demanded_float_ships_without_calibration(tmp_path, monday):
 
 
 def test_layers_named_by_a_pattern_stay_float(tmp_path, monday):
-    package = compiled(tmp_path, monday, precision="int8", max_drop=0.5, keep_float=("sec*",)).package
+    package = compiled(
+        tmp_path, monday, precision="int8", max_drop=0.5, min_agreement=0.5, keep_float=("sec*",)
+    ).package
     assert package.manifest.engine.precision == "mixed"
     assert package.manifest.build["kept_float"] == {
         "second": "kept float by 'sec*'",
@@ -126,7 +128,9 @@ def test_layers_named_by_a_pattern_stay_float(tmp_path, monday):
 
 
 def test_the_float_package_is_written_beside_it_for_the_parity_gate(tmp_path, monday):
-    outcome = compiled(tmp_path, monday, precision="int8", max_drop=0.2, reference_output=tmp_path / "reference")
+    outcome = compiled(
+        tmp_path, monday, precision="int8", max_drop=0.2, min_agreement=0.8, reference_output=tmp_path / "reference"
+    )
     reference = open_package(tmp_path / "reference")
     assert reference.sha256 == outcome.reference.sha256
     assert reference.manifest.engine.precision == "fp32"
@@ -286,6 +290,7 @@ def test_weights_have_seven_bits_where_the_cpu_would_saturate(arch, features, bi
         ({"labels": Path("x")}, "got no recording they belong to"),
         ({"class_map": Path("x")}, "got no labels to map"),
         ({"max_drop": 1.0}, "expected a share from 0 to below 1"),
+        ({"min_agreement": 1.1}, "expected a share from 0 to 1"),
         ({"fuse": "maybe"}, "expected one of auto, on, off"),
     ],
 )

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from compile.decide import Decision, Limits, Row, decide
 from compile.timing import Interval, Latency
 from perception.latency import LatencyRecorder
 
-LIMITS = Limits(metric="AP50", max_loss=0.005, noise=0.02)
+LIMITS = Limits(metric="AP50", max_loss=0.005, min_agreement=0.95, noise=0.02)
 
 
 def latency(ratio: float, spread: float = 0.01) -> Latency:
@@ -15,12 +17,12 @@ def latency(ratio: float, spread: float = 0.01) -> Latency:
     return Latency(recorder, Interval(ratio - spread, ratio, ratio + spread))
 
 
-def row(name: str, *, loss: float, ratio: float | None, spread: float = 0.01) -> Row:
+def row(name: str, *, loss: float, ratio: float | None, spread: float = 0.01, agreement: float = 0.97) -> Row:
     measured = None if ratio is None else latency(ratio, spread)
-    return Row(name, "int8", "by a test", loss, {"AP50": 0.7 * (1 - loss)}, measured, 1000, 0, 10)
+    return Row(name, "int8", "by a test", loss, agreement, {"AP50": 0.7 * (1 - loss)}, measured, 1000, 0, 10)
 
 
-FLOAT = Row("fp32", "fp32", "as trained", 0.0, {"AP50": 0.7}, latency(1.0, 0.0), 4000, 10, 10)
+FLOAT = Row("fp32", "fp32", "as trained", 0.0, 1.0, {"AP50": 0.7}, latency(1.0, 0.0), 4000, 10, 10)
 
 
 def decided(*rows: Row, wish="auto", limits=LIMITS) -> Decision:
@@ -47,6 +49,13 @@ def decided(*rows: Row, wish="auto", limits=LIMITS) -> Decision:
 def test_int8_ships_only_within_the_limit_and_beyond_noise(loss, ratio, spread, ships):
     candidate = row("int8", loss=loss, ratio=ratio, spread=spread)
     assert decided(candidate).chosen.name == ships
+
+
+@pytest.mark.parametrize(("agreement", "ships"), [(1.0, "int8"), (0.95, "int8"), (0.9499, "fp32"), (0.0, "fp32")])
+def test_a_better_score_does_not_excuse_other_objects(agreement, ships):
+    decision = decided(row("int8", loss=-0.05, ratio=0.5, agreement=agreement))
+    assert decision.chosen.name == ships
+    assert f"agreeing with float by {agreement:.1%} (at least 95.0%)" in decision.why
 
 
 def test_the_fastest_of_the_good_ones_ships():
@@ -76,14 +85,14 @@ def test_of_equally_fast_ones_the_better_ships():
     ],
 )
 def test_the_reason_carries_the_figures(candidate, why):
-    assert pytest.importorskip("re").search(why, decided(candidate).why)
+    assert re.search(why, decided(candidate).why)
 
 
 def test_what_naive_int8_would_have_done_is_said_even_if_another_ships():
     decision = decided(row("int8-minmax", loss=1.0, ratio=1.33), row("good", loss=0.0, ratio=0.7))
-    assert (
-        decision.naive
-        == "plain MinMax INT8 loses 100.0% of AP50 (limit 0.5% lost) and takes 1.33 times as long as float"
+    assert decision.naive == (
+        "plain MinMax INT8 loses 100.0% of AP50 (limit 0.5% lost), agreeing with float by 97.0% (at least 95.0%) "
+        "and takes 1.33 times as long as float"
     )
 
 
@@ -104,7 +113,9 @@ def test_demanded_float_ships_whatever_else_was_measured():
 
 
 def test_a_network_nothing_of_which_can_be_quantized_ships_float_and_says_so():
-    assert decided().why == "float ships: no layer of this network can be quantized for this engine"
+    assert decided().why.startswith(
+        "float ships: there is no INT8 candidate, no layer of this network can be quantized"
+    )
     assert decided(wish="int8").chosen is None
 
 
