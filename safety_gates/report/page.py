@@ -152,7 +152,7 @@ def with_unit(figure: float | None, unit: str) -> str:
 def range_with_unit(interval: Interval, unit: str) -> str:
     """An interval for people; an open end is written as the sign of infinity."""
     ends = (
-        "∞" if math.isinf(end) else with_unit(end, "ratio" if unit == "ratio" else "").strip()
+        ("∞" if end > 0 else "−∞") if math.isinf(end) else with_unit(end, "ratio" if unit == "ratio" else "").strip()
         for end in (interval.low, interval.high)
     )
     return " … ".join(ends)

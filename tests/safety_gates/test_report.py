@@ -139,6 +139,7 @@ def test_equal_judgements_give_equal_pages(tmp_path, short_drive):
         (with_unit(12.345, "ms"), "12.35 ms"),
         (with_unit(2.0, "count"), "2"),
         (range_with_unit(Interval(0.1, float("inf")), "ratio"), "0.100 … ∞"),
+        (range_with_unit(Interval(float("-inf"), 50.76), "ms"), "−∞ … 50.76"),
         (counted(1, "files"), "1 file"),
         (counted(2, "files"), "2 files"),
     ],
