@@ -6,13 +6,14 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-Item = TypeVar("Item")
+SHORT_CELL = 12
 
 
 class Step(Protocol):
@@ -38,12 +39,13 @@ class Terminal:
             self._people.print(text)
 
     def table(self, title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """A table for people; numbers are aligned right."""
+        """A table for people: where it is too wide, long columns fold and short ones, numbers mostly, do not."""
         table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", show_edge=False)
-        for name in header:
-            table.add_column(name, justify="left", overflow="fold")
-        for row in rows:
-            table.add_row(*row)
+        lines = [tuple(row) for row in rows]
+        for name, *cells in zip(header, *lines, strict=True):
+            table.add_column(name, overflow="fold", no_wrap=max(map(len, (name, *cells))) <= SHORT_CELL)
+        for line in lines:
+            table.add_row(*line)
         self._people.print(table)
 
     def result(self, document: object) -> None:
@@ -57,7 +59,13 @@ class Terminal:
 
     @contextmanager
     def progress(self, what: str, total: int | None) -> Iterator[Step]:
-        """A progress bar with time left while the block runs; calling what is lent advances it by one."""
+        """A progress bar with time left while the block runs; calling what is lent advances it by one.
+
+        Where nobody watches a terminal, in a log file or a pipe, one line says what has begun.
+        """
+        watched = self._people.is_terminal and not self._quiet
+        if not watched:
+            self.say(f"{escape(what)} …")
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -65,6 +73,6 @@ class Terminal:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self._people, transient=True, disable=self._quiet) as progress:
+        with Progress(*columns, console=self._people, transient=True, disable=not watched) as progress:
             task = progress.add_task(what, total=total)
             yield lambda: progress.advance(task)

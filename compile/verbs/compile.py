@@ -139,11 +139,11 @@ def _options(arguments: argparse.Namespace) -> CompileOptions:
 
 def _show(outcome: CompileOutcome, terminal: Terminal) -> None:
     decision = outcome.decision
-    metrics = [name for name in decision.rows[0].scores if name not in ONLY_IN_JSON]
-    header = ["", "candidate", *metrics, "loss", "p50 ms", "p99 ms", "× float", "float layers", "MB"]
+    metrics = [name for name in decision.rows[0].scores if name not in ONLY_IN_JSON and " " not in name]
+    header = ["", "candidate", *metrics, "loss", "p50 ms", "× float", "in float"]
     terminal.table("Candidates", header, [_cells(row, metrics, decision) for row in decision.rows])
     samples = decision.rows[0].latency.recorder.samples if decision.rows[0].latency is not None else 0
-    terminal.say(f"each timed {samples} times or more, in turn with the others; p99 is shown from 1,000 times on")
+    terminal.say(f"each timed {samples} times or more, in turn with the others; figures by class are in compile.json")
     if decision.naive:
         terminal.say(escape(decision.naive))
     terminal.say(f"[bold]{escape(decision.why)}[/bold]")
@@ -160,17 +160,14 @@ def _show(outcome: CompileOutcome, terminal: Terminal) -> None:
 
 def _cells(row: Row, metrics: list[str], decision: Decision) -> list[str]:
     latency = row.latency
-    p99_ms = None if latency is None else latency.p99_ms
     return [
         "→" if row is decision.chosen else "",
         row.name,
         *(f"{row.scores[name]:.3f}" if name in row.scores else "–" for name in metrics),
         "" if row is decision.rows[0] else f"{row.loss:+.1%}",
         "–" if latency is None else f"{latency.p50_ms:.2f}",
-        "–" if p99_ms is None else f"{p99_ms:.2f}",
         "–" if latency is None else f"{latency.ratio.middle:.2f}",
         f"{row.float_layers}/{row.weighted_layers}",
-        f"{row.size_bytes / 1e6:.2f}",
     ]
 
 
