@@ -66,8 +66,8 @@ def _calibration_frames(paths: Sequence[Path], made: dict[str, Any]) -> Recordin
     chosen = choose_calibration(paths, candidates, frames=selection["frames"], selection=selection["how"])
     if chosen.sha256 != made["calibration_sha256"]:
         raise CalibrationError(
-            f"{', '.join(path.name for path in paths)}: gives calibration frames {chosen.sha256[:16]}…, the manifest was "
-            f"made from {made['calibration_sha256'][:16]}…; give the recordings that calibration.json names"
+            f"{', '.join(path.name for path in paths)}: gives calibration frames {chosen.sha256[:16]}…, the manifest "
+            f"was made from {made['calibration_sha256'][:16]}…; give the recordings that calibration.json names"
         )
     return chosen.recordings
 
