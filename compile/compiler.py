@@ -162,6 +162,7 @@ def _report(contest: Contest, decision: Decision, shipment: Shipment, parity: Pa
         "fusion": shipment.fusion.document(),
         "parity": parity.document(),
         "kept_float": dict(shipment.candidate.kept_float),
+        "cannot_be_quantized": dict(shipment.candidate.unfit),
         "layer_losses": losses_document(contest.losses),
         "time_by_operator": _time_by_operator(job, shipment),
         "evaluation": {

@@ -62,6 +62,7 @@ class Candidate:
         content: its bytes.
         recipe: None for float.
         kept_float: layers that could be quantized and are not → why.
+        unfit: weighted layers that cannot be quantized for this engine → why.
         integer_layers: weighted layers that compute in integers.
         weighted_layers: all weighted layers.
     """
@@ -71,6 +72,7 @@ class Candidate:
     content: bytes
     recipe: Recipe | None
     kept_float: Mapping[str, str]
+    unfit: Mapping[str, str]
     integer_layers: int
     weighted_layers: int
 
@@ -135,19 +137,23 @@ class Quantizer:
     def float_candidate(self) -> Candidate:
         """The network as it was trained."""
         weighted = sum(node.op_type in self.rules.weighted_ops for node in self.graph.nodes)
-        return Candidate("fp32", self.graph.model, build(self.graph.model), None, NOTHING_KEPT, 0, weighted)
+        return Candidate(
+            "fp32", self.graph.model, build(self.graph.model), None, NOTHING_KEPT, NOTHING_KEPT, 0, weighted
+        )
 
     def candidate(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> Candidate:
         """The network quantized by a recipe, but for the layers to be kept float."""
         placement = self.placement(recipe, kept)
         model = quantize(self.graph, placement, self._ranges(recipe, placement), weight_bits=self.weight_bits)
         weighted = [node.name for node in self.graph.nodes if node.op_type in self.rules.weighted_ops]
+        kept_float = {**kept, **self.keep_float}
         return Candidate(
             name=f"{recipe.name}, {len(kept)} float" if kept else recipe.name,
             model=model,
             content=build(model),
             recipe=recipe,
-            kept_float={**kept, **self.keep_float},
+            kept_float=kept_float,
+            unfit={name: why for name, why in placement.float_weighted.items() if name not in kept_float},
             integer_layers=len(set(weighted) & set(placement.integer_nodes)),
             weighted_layers=len(weighted),
         )

@@ -17,7 +17,7 @@ from hw_profiles.profile import load_profile
 from perception.errors import CalibrationError, ModelError, OutputError, ProfileError, SpecError, TollgateError
 from perception.package import open_package
 from perception.terminal import Step, Terminal
-from tests.compile.builders import SEGMENTER_SPEC, write_drive, write_pictures, write_segmenter
+from tests.compile.builders import SEGMENTER_SPEC, segmenter, write_drive, write_pictures, write_segmenter
 
 QUICK = CompileOptions(timing_s=0.01, frames=16)
 PROFILE = load_profile("x86_cpu" if read_machine().cpu.arch == "x86_64" else "arm_cpu")
@@ -297,3 +297,38 @@ def test_weights_have_seven_bits_where_the_cpu_would_saturate(arch, features, bi
 def test_options_that_contradict_themselves_are_the_callers_mistake(options, match):
     with pytest.raises(ValueError, match=match):
         CompileOptions(**options)
+
+
+def test_layers_that_cannot_be_quantized_stay_float_and_are_named(tmp_path, monday):
+    sketch = segmenter()
+    third = next(node for node in sketch.nodes if node.name == "third")
+    third.input[1] = sketch.node("Mul", third.input[1], sketch.node("ReduceMax", "images", keepdims=0))
+    sketch.nodes.insert(sketch.nodes.index(third), sketch.nodes.pop())
+    sketch.nodes.insert(sketch.nodes.index(third) - 1, sketch.nodes.pop())
+    write_segmenter(tmp_path)
+    sketch.save(tmp_path / "segmenter.onnx")
+    options = replace(QUICK, precision="int8", max_drop=0.5, min_agreement=0.5)
+    outcome = compile_model(
+        tmp_path / "segmenter.onnx", profile=PROFILE, calibration=[monday], output=tmp_path / "package", options=options
+    )
+    assert outcome.package.manifest.engine.precision == "mixed"
+    assert outcome.package.document("compile.json")["cannot_be_quantized"] == {"third": "its weights are no constant"}
+
+
+def test_a_candidate_that_cannot_even_run_is_a_total_loss_and_says_why(tmp_path, monday):
+    """In 8 bits the small divisor becomes zero beside the large one, and the scores infinite."""
+    sketch = segmenter()
+    identity = sketch.nodes.pop()
+    divisor_weight = sketch.weight(np.zeros((3, 3, 1, 1), np.float32))
+    divisor_bias = sketch.weight(np.array([1e-2, 1e4, 1e-2], np.float32))
+    divisor = sketch.node("Conv", "images", divisor_weight, divisor_bias, name="divisor")
+    sketch.outputs.clear()
+    sketch.output(sketch.node("Div", identity.input[0], divisor, name="ratio"), "mask", [1, 3, 64, 96])
+    write_segmenter(tmp_path)
+    sketch.save(tmp_path / "segmenter.onnx")
+    decision = compile_model(
+        tmp_path / "segmenter.onnx", profile=PROFILE, calibration=[monday], output=tmp_path / "package", options=QUICK
+    ).decision
+    assert decision.chosen.name == "fp32"
+    assert (decision.rows[1].loss, decision.rows[1].agreement, decision.rows[1].latency) == (1.0, 0.0, None)
+    assert "failed: " in decision.rows[1].recipe
