@@ -41,7 +41,7 @@ def letterbox(picture: np.ndarray, input_size: tuple[int, int]) -> tuple[np.ndar
 
 
 def boxes_of(rows: np.ndarray, input_size: tuple[int, int], ratio: float, score_threshold: float) -> list[int]:
-    """Decode every row, then suppress duplicates class by class."""
+    """Decode every row, keep the confident ones, suppress duplicates."""
     grids, strides = [], []
     for stride in (8, 16, 32):
         high, wide = input_size[0] // stride, input_size[1] // stride
@@ -52,7 +52,7 @@ def boxes_of(rows: np.ndarray, input_size: tuple[int, int], ratio: float, score_
     centre, size = (rows[:, :2] + grid) * stride_of, np.exp(rows[:, 2:4]) * stride_of
     boxes = np.concatenate([centre - size / 2, size], 1) / ratio
     scores = rows[:, 4:5] * rows[:, 5:]
-    kept: list[int] = []
-    for class_id in range(scores.shape[1]):
-        kept.extend(cv2.dnn.NMSBoxes(boxes.tolist(), scores[:, class_id].tolist(), score_threshold, 0.45))
-    return kept
+    best = scores.argmax(1)
+    confident = scores[np.arange(len(scores)), best]
+    keep = confident > score_threshold
+    return list(cv2.dnn.NMSBoxes(boxes[keep].tolist(), confident[keep].tolist(), score_threshold, 0.45))

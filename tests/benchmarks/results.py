@@ -39,8 +39,8 @@ def write_results(name: str, rows: Sequence[dict[str, Any]]) -> None:
     machine = read_machine()
     conditions = {
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "cpu": machine.cpu_model,
-        "cores": machine.cores,
+        "cpu": machine.cpu.model,
+        "cores": machine.cpu.cores,
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
         "opencv": cv2.__version__,
