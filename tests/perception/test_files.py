@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from perception.errors import OutputError
 from perception.files import json_bytes, sha256_of_bytes, sha256_of_file, staged_file, staged_folder, write_atomically
+from tests.disk import room_for
 
 
 def test_a_written_file_holds_exactly_the_bytes_and_nothing_lies_beside_it(tmp_path: Path) -> None:
@@ -60,30 +59,24 @@ def test_a_place_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> N
     assert "\n" not in str(caught.value)
 
 
-@pytest.fixture
-def little_room() -> Iterator[None]:
-    """The kernel refuses files over 64 bytes, as a full disk or a quota does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.usefixtures("little_room")
 def test_no_room_for_a_file_is_said_in_one_line_and_leaves_the_old_one(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a.bin", b"old")
-    with pytest.raises(OutputError, match=r"a\.bin: cannot be written \(File too large\); free space") as caught:
+    full = r"a\.bin: cannot be written \(File too large\); free space"
+    with room_for(64), pytest.raises(OutputError, match=full) as caught:
         write_atomically(tmp_path / "a.bin", b"x" * 1000)
     assert "\n" not in str(caught.value)
     assert (tmp_path / "a.bin").read_bytes() == b"old"
     assert [child.name for child in tmp_path.iterdir()] == ["a.bin"]
 
 
-@pytest.mark.usefixtures("little_room")
 def test_no_room_for_a_folder_leaves_the_old_one(tmp_path: Path) -> None:
     with staged_folder(tmp_path / "out") as staged:
         (staged / "a").write_text("old")
-    with pytest.raises(OutputError, match="out: cannot be written"), staged_folder(tmp_path / "out") as staged:
+    with (
+        room_for(64),
+        pytest.raises(OutputError, match="out: cannot be written"),
+        staged_folder(tmp_path / "out") as staged,
+    ):
         (staged / "a").write_bytes(b"x" * 1000)
     assert (tmp_path / "out" / "a").read_text() == "old"
     assert [child.name for child in tmp_path.iterdir()] == ["out"]

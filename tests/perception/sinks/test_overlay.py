@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +10,8 @@ from perception.pipeline import FrameResult
 from perception.sinks.drawing import draw
 from perception.sinks.overlay import OverlayVideos
 from perception.sources.video import VideoSource
+from tests.disk import room_for
 from tests.perception.sinks.outcomes import CLASSES, HEADER, outcome, skipped
-
-
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """No file may grow beyond 20 kB, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def noisy(frame_id: int) -> FrameResult:
@@ -128,9 +118,10 @@ def test_a_run_without_frames_writes_nothing(tmp_path):
     assert files_in(tmp_path) == []
 
 
-def test_a_full_disk_is_reported_with_the_path_and_leaves_nothing(tmp_path, small_disk):
+def test_a_full_disk_is_reported_with_the_path_and_leaves_nothing(tmp_path):
     sink = OverlayVideos(tmp_path, HEADER)
-    with pytest.raises(OutputError, match=r"front\.mp4: cannot be written \(File too large\); free space"):
+    full = r"front\.mp4: cannot be written \(File too large\); free space"
+    with room_for(20_000), pytest.raises(OutputError, match=full):
         for frame_id in range(60):
             sink.write(noisy(frame_id))
     sink.abort()

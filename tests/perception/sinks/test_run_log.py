@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from perception.record import read_run_log
 from perception.runtime import replay
 from perception.sinks.run_log import RunLogWriter
 from perception.sinks.table import SINKS, open_sink
+from tests.disk import room_for
 from tests.perception.builders import ListSource, frames_of
 from tests.perception.sinks.outcomes import HEADER, outcome
 from tests.perception.test_runtime import BreakingSource, pipeline_of
@@ -22,21 +21,13 @@ KILLED_WHILE_RUNNING = """
 import os, signal, sys
 from pathlib import Path
 from perception.sinks.run_log import RunLogWriter
+from tests.disk import room_for
 from tests.perception.sinks.outcomes import HEADER, outcome
 writer = RunLogWriter(Path(sys.argv[1]), HEADER)
 for index in range(3):
     writer.write(outcome(index))
 os.kill(os.getpid(), signal.SIGKILL)
 """
-
-
-@pytest.fixture
-def small_disk() -> Iterator[None]:
-    """No file may grow beyond 4 kB, as on a disk that is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def files_in(folder: Path) -> list[str]:
@@ -100,10 +91,11 @@ def test_a_killed_process_leaves_a_hidden_log_that_the_reader_refuses(tmp_path):
         read_run_log(hidden)
 
 
-def test_a_full_disk_is_reported_with_the_path_and_leaves_an_earlier_log_untouched(tmp_path, small_disk):
+def test_a_full_disk_is_reported_with_the_path_and_leaves_an_earlier_log_untouched(tmp_path):
     (tmp_path / "run.jsonl").write_text("an earlier log")
     writer = RunLogWriter(tmp_path / "run.jsonl", HEADER)
-    with pytest.raises(OutputError, match=r"run\.jsonl: cannot be written \(File too large\); free space"):
+    full = r"run\.jsonl: cannot be written \(File too large\); free space"
+    with room_for(4_000), pytest.raises(OutputError, match=full):
         for index in range(100):
             writer.write(outcome(index))
     writer.abort()
