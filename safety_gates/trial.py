@@ -121,8 +121,19 @@ class Trial:
             tollgate=version("tollgate"),
         )
 
-    def obtain(self, wanted: Conditions, observe: Callable[[], Observation]) -> KeptEvidence:
+    def obtain(
+        self,
+        wanted: Conditions,
+        observe: Callable[[], Observation],
+        *,
+        unfit: Callable[[KeptEvidence], str | None] = lambda _: None,
+    ) -> KeptEvidence:
         """Evidence bound to `wanted`: from the shelf, or measured now; says which, and why.
+
+        Args:
+            wanted: what it must be bound to.
+            observe: measures.
+            unfit: why evidence from the shelf should rather be measured again, or None where it should not.
 
         Raises:
             TollgateError: whatever measuring raises.
@@ -130,6 +141,8 @@ class Trial:
         """
         label = f"{wanted.measurement} of {wanted.subject.name}"
         kept, why_not = self.shelf.find(wanted)
+        if kept is not None and (flaw := unfit(kept)) is not None:
+            kept, why_not = None, flaw
         if kept is not None:
             self._terminal.say(f"{label}: evidence {kept.sha256[:12]} is re-used")
             return kept

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from perception.cli import EXIT_PASSED
+from perception.cli import EXIT_INCONCLUSIVE, EXIT_PASSED
 from perception.cli import main as tollgate
 from perception.latency import LatencyRecorder
 from perception.package import open_package
@@ -31,6 +31,7 @@ CLASSES = SAMPLES / "classes.yaml"
 OUT = Path("out")
 PACKAGE, REFERENCE, RELEASE, REPORT = OUT / "package", OUT / "float", OUT / "release", OUT / "report.html"
 PROFILE = "arm_cpu" if platform.machine() == "aarch64" else "x86_cpu"
+GATED_FRAMES = 370  # the interval of a 99th percentile needs 368
 SIGNS = {"PASSED": "[green]✓[/]", "FAILED": "[red]✗[/]", "INCONCLUSIVE": "[yellow]?[/]"}
 
 console = Console(highlight=False)
@@ -45,10 +46,14 @@ def main() -> int:
     truth = f"--recording {DRIVE} --labels {DRIVE} --class-map {CLASSES}"
     run(
         f"compile {MODEL} --profile {PROFILE} --calibration {CALIBRATION} {truth} "
-        f"--timing-s 5 --output {PACKAGE} --reference-output {REFERENCE}"
+        f"--frames 24 --timing-s 2 --output {PACKAGE} --reference-output {REFERENCE}"
     )
-    run(f"replay {PACKAGE} {DRIVE} --camera front --log {OUT}/replay.jsonl --overlay {OUT}/overlay")
-    verdict = run(f"gate {PACKAGE} {truth} --reference {REFERENCE} --report {REPORT}", must_pass=False)
+    run(f"replay {PACKAGE} {DRIVE} --camera front --frames 100 --log {OUT}/replay.jsonl --overlay {OUT}/overlay")
+    gate = f"gate {PACKAGE} {truth} --frames {GATED_FRAMES} --reference {REFERENCE} --report {REPORT}"
+    verdict = run(gate, must_pass=False)
+    if verdict == EXIT_INCONCLUSIVE:
+        console.print("\nOnce more: what was measured among other programs is measured again, the rest is kept.")
+        verdict = run(gate, must_pass=False)
     if verdict == EXIT_PASSED:
         run(f"release keys --output {OUT}/keys")
         run(f"release sign {PACKAGE} --judgement {OUT}/judgement.json --key {OUT}/keys/signer.pem --output {RELEASE}")

@@ -77,7 +77,7 @@ def _add_grading(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=MIN_AGREEMENT,
         metavar="SHARE",
-        help="least share of what float and INT8 report that both report (default: 0.95)",
+        help=f"least share of what float and INT8 report that both report (default: {MIN_AGREEMENT})",
     )
 
 

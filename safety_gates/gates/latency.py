@@ -56,7 +56,7 @@ class LatencyGate:
 
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
         """Time every frame, after a warm-up that does not count."""
-        return trial.obtain(trial.conditions("latency"), lambda: _observe(trial))
+        return trial.obtain(trial.conditions("latency"), lambda: _observe(trial), unfit=_unfit)
 
     def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
         """Percentiles by stage, and the share of late frames; nothing from a machine that throttled meanwhile."""
@@ -134,6 +134,12 @@ def _share_of_others(evidence: KeptEvidence) -> float | None:
     """The processors' time that other programs took, where it was enough to matter."""
     share = evidence.evidence.values.get("share_of_others")
     return share if isinstance(share, float) and share > CROWDED else None
+
+
+def _unfit(evidence: KeptEvidence) -> str | None:
+    """Why a measurement that lies here is worth making again: the machine was not the engine's own."""
+    crowd = _share_of_others(evidence)
+    return _throttled(evidence) if crowd is None else f"other programs took {crowd:.0%} of the processors then"
 
 
 def _upper_bound(measured: Measured, crowd: float) -> Measured:

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import pytest
+
+from safety_gates.evidence import Shelf
+from safety_gates.gates.latency import LatencyGate
+from safety_gates.trial import Case, Observation, Trial
+from tests.safety_gates.builders import QUIET, package
+
+
+@pytest.mark.parametrize(("share_of_others", "again"), [(0.0, False), (None, False), (0.05, False), (0.06, True)])
+def test_latency_measured_among_other_programs_is_measured_again(tmp_path, short_drive, share_of_others, again):
+    pictures, _ = short_drive
+    case = Case(package(tmp_path / "package"), pictures, command="tollgate gate")
+    trial = Trial(case, Shelf(tmp_path / "evidence"), QUIET)
+    values = {"deadline_ms": 33.3, "share_of_others": share_of_others}
+    first = trial.measure(trial.conditions("latency"), lambda: Observation(samples=1, values=values, arrays={}))
+    assert (LatencyGate().measure(trial).sha256 != first.sha256) is again
