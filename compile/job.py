@@ -60,6 +60,7 @@ class CompileOptions:
         labels: ground truth of `recording`.
         class_map: which classes answer to which labels; None means that both call them the same.
         fuse: take bytes and normalise in the graph: `on`, `off`, or `auto` where it measures no slower.
+        graded_frames: at most so many frames are graded on, evenly over the recording.
         timing_s: how long engines are timed side by side, in seconds.
         reference_output: folder of a float package, to compare with later; None writes none.
     """
@@ -69,6 +70,7 @@ class CompileOptions:
     precision: Wish = "auto"
     max_drop: float | None = None
     min_agreement: float = MIN_AGREEMENT
+    graded_frames: int = EVALUATION_FRAMES
     keep_float: tuple[str, ...] = ()
     frames: int = DEFAULT_FRAMES
     selection: Selection = "diverse"
@@ -93,6 +95,8 @@ class CompileOptions:
             raise ValueError(f"max_drop: got {self.max_drop}, expected a share from 0 to below 1")
         if not 0 <= self.min_agreement <= 1:
             raise ValueError(f"min_agreement: got {self.min_agreement}, expected a share from 0 to 1")
+        if self.graded_frames < 1:
+            raise ValueError(f"graded_frames: got {self.graded_frames}, expected at least 1")
         if self.fuse not in FUSE_CHOICES:
             raise ValueError(f"fuse: got {self.fuse!r}, expected one of {', '.join(FUSE_CHOICES)}")
 
@@ -221,19 +225,19 @@ def _choose_frames(
         return chosen, evaluation
     early, late = held_out(seen)
     chosen = choose_calibration(calibration, early, frames=options.frames, selection=options.selection)
-    graded = choose_evaluation(calibration, late, apart_from=chosen, frames=EVALUATION_FRAMES)
+    graded = choose_evaluation(calibration, late, apart_from=chosen, frames=options.graded_frames)
     return chosen, Evaluation(graded, None, None)
 
 
 def _recorded_evaluation(recording: Path, spec: ModelSpec, options: CompileOptions, terminal: Terminal) -> Evaluation:
     seen = _survey("looking through the recording to grade on", (recording,), terminal)
     if options.labels is None:
-        return Evaluation(Recordings((recording,), tuple(evenly(seen, EVALUATION_FRAMES))), None, None)
+        return Evaluation(Recordings((recording,), tuple(evenly(seen, options.graded_frames))), None, None)
     labels: AnyLabels = read_labels(spec, options.labels)
     truths = labels.of_all(seen)
     labelled = [frame for frame, truth in zip(seen, truths, strict=True) if truth is not None]
     class_map = ClassMap.identity(spec.classes) if options.class_map is None else ClassMap.load(options.class_map)
-    return Evaluation(Recordings((recording,), tuple(evenly(labelled, EVALUATION_FRAMES))), labels, class_map)
+    return Evaluation(Recordings((recording,), tuple(evenly(labelled, options.graded_frames))), labels, class_map)
 
 
 def _survey(what: str, paths: Sequence[Path], terminal: Terminal) -> list[SurveyedFrame]:

@@ -46,7 +46,7 @@ def main() -> int:
     truth = f"--recording {DRIVE} --labels {DRIVE} --class-map {CLASSES}"
     run(
         f"compile {MODEL} --profile {PROFILE} --calibration {CALIBRATION} {truth} "
-        f"--frames 24 --timing-s 2 --output {PACKAGE} --reference-output {REFERENCE}"
+        f"--frames 24 --graded-frames 40 --timing-s 2 --output {PACKAGE} --reference-output {REFERENCE}"
     )
     run(f"replay {PACKAGE} {DRIVE} --camera front --frames 100 --log {OUT}/replay.jsonl --overlay {OUT}/overlay")
     gate = f"gate {PACKAGE} {truth} --frames {GATED_FRAMES} --reference {REFERENCE} --report {REPORT}"

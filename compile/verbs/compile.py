@@ -30,7 +30,14 @@ from rich.markup import escape
 from compile.calibration import DEFAULT_FRAMES, FEWEST_FRAMES
 from compile.compiler import CompileOutcome, compile_model
 from compile.decide import Decision, Row
-from compile.job import FUSE_CHOICES, MAX_DROP_WITH_LABELS, MAX_DROP_WITHOUT_LABELS, MIN_AGREEMENT, CompileOptions
+from compile.job import (
+    EVALUATION_FRAMES,
+    FUSE_CHOICES,
+    MAX_DROP_WITH_LABELS,
+    MAX_DROP_WITHOUT_LABELS,
+    MIN_AGREEMENT,
+    CompileOptions,
+)
 from compile.verbs.inspect import add_shape_argument
 from hw_profiles.profile import load_profile
 from perception.cli import EXIT_FAILED, EXIT_PASSED
@@ -90,6 +97,13 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--frames", type=int, default=DEFAULT_FRAMES, help=f"calibration frames, at least {FEWEST_FRAMES} (default: 64)"
+    )
+    parser.add_argument(
+        "--graded-frames",
+        type=int,
+        default=EVALUATION_FRAMES,
+        metavar="N",
+        help=f"grade on at most N frames, evenly over the recording (default: {EVALUATION_FRAMES})",
     )
     parser.add_argument(
         "--selection",
