@@ -134,7 +134,7 @@ def _quantizer(job: Job) -> Quantizer:
         graph=job.graph,
         rules=RULES[job.profile.engine_kind],
         feeds=job.feeds,
-        few_feeds=job.few_feeds,
+        some_feeds=job.some_feeds,
         keep_float=kept_by_pattern(job.graph, job.options.keep_float),
         weight_bits=weight_bits(job.machine),
         threads=job.threads,

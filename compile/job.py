@@ -20,7 +20,6 @@ from compile.decide import Wish
 from compile.grading import AnyLabels, Evaluation, read_labels
 from compile.graph import GraphView
 from compile.importer import ImportedModel, import_model
-from compile.recipes import RECIPES
 from compile.recordings import Recordings, SurveyedFrame, evenly, survey
 from hw_profiles.machine import Machine, read_machine
 from hw_profiles.preflight import check, reasons_against
@@ -34,7 +33,9 @@ from perception.preprocess import Preprocessor
 from perception.terminal import Terminal
 
 EVALUATION_FRAMES = 96
-AUDIT_FRAMES = 4
+BUILT_KINDS = ("onnxrt",)
+"""Engine kinds with a build backend."""
+
 FUSE_CHOICES = ("auto", "on", "off")
 MAX_DROP_WITH_LABELS = 0.005
 MAX_DROP_WITHOUT_LABELS = 0.01
@@ -130,16 +131,11 @@ class Job:
 
     def feeds(self) -> Iterable[Tensors]:
         """Calibration frames as the network is fed them; each holds until the next is asked for."""
-        return self._feeds_of(self.calibration.recordings)
+        return feeds_of(self.spec, self.calibration.recordings)
 
-    def few_feeds(self) -> Iterable[Tensors]:
-        """A few of them, evenly spread."""
-        return self._feeds_of(self.calibration.recordings.some(AUDIT_FRAMES))
-
-    def _feeds_of(self, recordings: Recordings) -> Iterable[Tensors]:
-        preprocessor = Preprocessor(self.spec.picture, self.spec.size_input)
-        for frame in recordings.frames():
-            yield preprocessor.prepare(frame.pixels).feeds
+    def some_feeds(self, count: int) -> list[Tensors]:
+        """At most `count` of them; see `some_feeds_of`."""
+        return some_feeds_of(self.spec, self.calibration.recordings, count)
 
 
 def open_job(
@@ -176,6 +172,18 @@ def open_job(
     )
 
 
+def feeds_of(spec: ModelSpec, recordings: Recordings) -> Iterable[Tensors]:
+    """Frames as the network is fed them; each holds until the next is asked for."""
+    preprocessor = Preprocessor(spec.picture, spec.size_input)
+    for frame in recordings.frames():
+        yield preprocessor.prepare(frame.pixels).feeds
+
+
+def some_feeds_of(spec: ModelSpec, recordings: Recordings, count: int) -> list[Tensors]:
+    """At most `count` frames as the network is fed them, evenly over the recordings, each the caller's to keep."""
+    return [{name: value.copy() for name, value in feed.items()} for feed in feeds_of(spec, recordings.some(count))]
+
+
 def require_buildable(profile: Profile, machine: Machine) -> None:
     """Refuse a profile that cannot be built and measured here: an engine is only as good as measured on its machine.
 
@@ -183,15 +191,15 @@ def require_buildable(profile: Profile, machine: Machine) -> None:
         ProfileError: no build backend for its engine kind.
         PreflightError: this is another machine.
     """
-    if profile.engine_kind not in RECIPES:
+    if profile.engine_kind not in BUILT_KINDS:
         here = [
             name
             for name, other in ((name, load_profile(name)) for name in profile_names())
-            if other.engine_kind in RECIPES and not reasons_against(other, machine)
+            if other.engine_kind in BUILT_KINDS and not reasons_against(other, machine)
         ]
         raise ProfileError(
             f"profile {profile.name}: its engine kind is {profile.engine_kind}, this release builds "
-            f"{', '.join(RECIPES)}; on this machine you can build for: {', '.join(here) or 'none'}"
+            f"{', '.join(BUILT_KINDS)}; on this machine you can build for: {', '.join(here) or 'none'}"
         )
     check(profile, machine)
 

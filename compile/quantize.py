@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -33,6 +34,24 @@ class Grid:
 
     scale: NDArray[np.float32]
     zero_point: NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IntegerWeights:
+    """Weights of one node that were rounded with care; see `compile.reconstruction`.
+
+    Attributes:
+        codes: int8, shaped as the float weights.
+        grid: their scales, one for each output channel.
+        bias: (channels,) float32, what it must be with these codes; None where the node has none and needs none.
+    """
+
+    codes: NDArray[np.int8]
+    grid: Grid
+    bias: NDArray[np.float32] | None
+
+
+NOTHING_ROUNDED: Mapping[str, IntegerWeights] = MappingProxyType({})
 
 
 def activation_grid(interval: Range, *, signed: bool) -> Grid:
@@ -73,7 +92,12 @@ def output_axis(node: onnx.NodeProto) -> int:
 
 
 def quantize(
-    graph: GraphView, placement: Placement, ranges: Mapping[str, Range], *, weight_bits: int = 8
+    graph: GraphView,
+    placement: Placement,
+    ranges: Mapping[str, Range],
+    *,
+    weights: Mapping[str, IntegerWeights] = NOTHING_ROUNDED,
+    weight_bits: int = 8,
 ) -> onnx.ModelProto:
     """The model with pairs where the placement says.
 
@@ -81,15 +105,31 @@ def quantize(
         graph: the float model, opset ≥ 13.
         placement: where pairs stand.
         ranges: interval of every tensor in `placement.ranged_tensors`.
+        weights: node → its weights, rounded already; all others are rounded to nearest.
         weight_bits: see `weight_grid`.
     """
     readers = {site.tensor: site.readers for site in placement.sites}
-    writer = _Writer(graph, placement, readers, activation_grids(placement, ranges))
+    writer = _Writer(graph, placement, readers, activation_grids(placement, ranges), weights, weight_bits)
     for name in graph.inputs:
         writer.pair(name)
     for node in graph.nodes:
-        writer.write(node, weight_bits)
+        writer.write(node)
     return writer.model()
+
+
+def rounded_to_nearest(graph: GraphView, node: onnx.NodeProto, *, bits: int) -> IntegerWeights:
+    """A weighted node's weights, each rounded to the nearest code of `weight_grid`; its bias is left as it is."""
+    axis = output_axis(node)
+    weight = graph.constants[node.input[1]].astype(np.float32)
+    grid = weight_grid(weight, axis, bits=bits)
+    return IntegerWeights(quantized_weight(weight, grid, axis), grid, constant_bias(graph, node))
+
+
+def constant_bias(graph: GraphView, node: onnx.NodeProto) -> NDArray[np.float32] | None:
+    """A weighted node's bias, where it is a constant of one number for each output channel."""
+    bias = graph.constants.get(node.input[2] if len(node.input) > 2 else "")
+    channels = graph.constants[node.input[1]].shape[output_axis(node)]
+    return None if bias is None or bias.shape != (channels,) else bias.astype(np.float32)
 
 
 def activation_grids(placement: Placement, ranges: Mapping[str, Range]) -> dict[str, Grid]:
@@ -112,11 +152,13 @@ class _Writer:
     placement: Placement
     readers: Mapping[str, tuple[str, ...] | None]
     grids: Mapping[str, Grid]
+    weights: Mapping[str, IntegerWeights]
+    weight_bits: int
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     written: set[str] = field(default_factory=set)
 
-    def write(self, node: onnx.NodeProto, weight_bits: int) -> None:
+    def write(self, node: onnx.NodeProto) -> None:
         """Copy a node with its inputs redirected, its weights in int8, and pairs behind its outputs."""
         if node.name in self.placement.absorbed:
             return
@@ -129,7 +171,7 @@ class _Writer:
             if node.op_type in rules.guarded_ops and self._all_read_pair(node.input[0]):
                 copy.input[0] = self._by_channel(node.input[0])
         elif node.op_type in rules.weighted_ops:
-            self._integer_weights(copy, node, weight_bits)
+            self._integer_weights(copy, node)
         finals = [self._behind_absorbed(name) for name in node.output]
         for position, name in enumerate(finals):
             copy.output[position] = self._float_name(name)
@@ -180,19 +222,25 @@ class _Writer:
         reader = self.graph.only_reader(tensor)
         return str(reader.output[0]) if reader is not None and reader.name in self.placement.absorbed else tensor
 
-    def _integer_weights(self, copy: onnx.NodeProto, node: onnx.NodeProto, bits: int) -> None:
-        """Give a copied node int8 weights behind a DequantizeLinear, and an int32 bias where the engine needs one."""
-        axis = output_axis(node)
-        weight = self.graph.constants[node.input[1]].astype(np.float32)
-        grid = weight_grid(weight, axis, bits=bits)
-        bias = self._constant_bias(node, channels=weight.shape[axis])
-        if bias is not None:
+    def _integer_weights(self, copy: onnx.NodeProto, node: onnx.NodeProto) -> None:
+        """Give a copied node int8 weights behind a DequantizeLinear, and the bias that goes with them."""
+        weights = self.weights.get(node.name) or rounded_to_nearest(self.graph, node, bits=self.weight_bits)
+        grid, axis = weights.grid, output_axis(node)
+        codes = weights.codes
+        if weights.bias is not None and self.placement.rules.int32_bias:
             input_scale = self.grids[node.input[0]].scale
-            grid = _with_room_for(bias, grid, input_scale)
-            copy.input[2] = self._dequantized(
-                f"{node.name}::bias", *_integer_bias(bias, grid.scale * input_scale), axis=0
-            )
-        copy.input[1] = self._dequantized(f"{node.name}::weight", quantized_weight(weight, grid, axis), grid, axis=axis)
+            grid = _with_room_for(weights.bias, grid, input_scale)
+            if grid is not weights.grid:
+                codes = quantized_weight(_real(codes, weights.grid, axis), grid, axis)
+            integer = _integer_bias(weights.bias, grid.scale * input_scale)
+            self._set_bias(copy, self._dequantized(f"{node.name}::bias", *integer, axis=0))
+        elif node.name in self.weights and weights.bias is not None:
+            self._set_bias(copy, self._constant(f"{node.name}::bias", weights.bias))
+        copy.input[1] = self._dequantized(f"{node.name}::weight", codes, grid, axis=axis)
+
+    @staticmethod
+    def _set_bias(copy: onnx.NodeProto, name: str) -> None:
+        copy.input[:] = [*copy.input[:2], name]
 
     def _by_channel(self, tensor: str) -> str:
         """The tensor dequantized again, its one scale written out for every channel; see `guarded_ops`."""
@@ -204,14 +252,6 @@ class _Writer:
             inputs = [f"{tensor}::codes", *self._grid_names(final, repeated)]
             self._add("DequantizeLinear", inputs, final, name=f"{final}::dequantize", axis=1)
         return final
-
-    def _constant_bias(self, node: onnx.NodeProto, *, channels: int) -> NDArray[np.float32] | None:
-        """The bias to be made integer: one number a channel, where the rules ask for it."""
-        name = node.input[2] if len(node.input) > 2 else ""
-        bias = self.graph.constants.get(name)
-        if not self.placement.rules.int32_bias or bias is None or bias.shape != (channels,):
-            return None
-        return bias.astype(np.float32)
 
     def _dequantized(self, owner: str, codes: NDArray[np.generic], grid: Grid, *, axis: int) -> str:
         """Store constant codes with a DequantizeLinear behind them; returns the name of the float tensor."""
@@ -230,7 +270,14 @@ class _Writer:
 def _with_room_for(bias: NDArray[np.float32], grid: Grid, input_scale: NDArray[np.float32]) -> Grid:
     """Coarser weights where the bias would not fit in int32: a channel of almost no weight beside a large bias."""
     step = np.maximum(np.abs(bias.astype(np.float64)) / BIAS_LIMIT, SMALLEST_SCALE) / float(input_scale)
+    if (step <= grid.scale).all():
+        return grid
     return Grid(np.maximum(grid.scale, step).astype(np.float32), grid.zero_point)
+
+
+def _real(codes: NDArray[np.int8], grid: Grid, axis: int) -> NDArray[np.float32]:
+    shape = [-1 if position == axis else 1 for position in range(codes.ndim)]
+    return codes * grid.scale.reshape(shape)
 
 
 def _integer_bias(bias: NDArray[np.float32], scale: NDArray[np.float32]) -> tuple[NDArray[np.int32], Grid]:

@@ -1,21 +1,16 @@
 """Which interval of real numbers 8 bits should cover, tensor by tensor, learnt from calibration frames.
 
-The float model runs with its inner tensors as further outputs; each tensor leaves a histogram of fixed size, however
-many frames pass. A range rule then reads an interval off the histogram.
+Each tensor leaves a histogram of fixed size, however many frames pass (`compile.observation`). A range rule reads an
+interval off the histogram.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from compile.backends.onnxrt import open_float_taps
-from compile.graph import GraphView
-from perception.engines.engine import Tensors
-from perception.errors import ModelError
 
 BINS = 4096
 MOST_COUNTED = 1 << 18
@@ -102,31 +97,11 @@ def percentile(histogram: Histogram, share: float) -> Range:
 
 RANGE_RULES: dict[str, RangeRule] = {
     "minmax": min_max,
+    "percentile_99.999": lambda histogram: percentile(histogram, 0.99999),
     "percentile_99.99": lambda histogram: percentile(histogram, 0.9999),
     "percentile_99.9": lambda histogram: percentile(histogram, 0.999),
+    "percentile_99.5": lambda histogram: percentile(histogram, 0.995),
 }
-
-
-def collect_histograms(
-    graph: GraphView, tensors: Sequence[str], feeds: Callable[[], Iterable[Tensors]], *, threads: int
-) -> dict[str, Histogram]:
-    """Run the float model over the calibration frames and count what its tensors hold.
-
-    Args:
-        graph: the float model.
-        tensors: which ones.
-        feeds: starts the frames anew; called once for every group of tensors that fits in memory together.
-        threads: CPU threads.
-
-    Raises:
-        ModelError: a tensor is not finite on a real frame.
-    """
-    histograms = {name: Histogram() for name in tensors}
-    for group in groups_within({name: graph.bytes_of(name) for name in tensors}, TAP_MEMORY_BYTES):
-        with open_float_taps(graph.model, group, threads=threads) as tapped:
-            for feed in feeds():
-                _count({**feed, **tapped.infer(feed)}, histograms, group)
-    return histograms
 
 
 def groups_within(sizes_bytes: Mapping[str, int], limit_bytes: int) -> list[tuple[str, ...]]:
@@ -140,13 +115,3 @@ def groups_within(sizes_bytes: Mapping[str, int], limit_bytes: int) -> list[tupl
         groups[-1].append(name)
         filled += size
     return [tuple(group) for group in groups]
-
-
-def _count(tensors: Tensors, histograms: Mapping[str, Histogram], group: Sequence[str]) -> None:
-    for name in group:
-        try:
-            histograms[name].add(tensors[name].astype(np.float32, copy=False))
-        except ValueError as error:
-            raise ModelError(
-                f"tensor {name}: holds NaN or infinity on a calibration frame; the float model itself is broken there"
-            ) from error

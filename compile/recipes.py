@@ -7,18 +7,32 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import numpy as np
 import onnx
 
 from compile.backends.onnxrt import build
 from compile.decide import RowPrecision
+from compile.equalization import equalize, equalized_name
+from compile.fitting import Fit, equalized_readers, fit_tensors, integer_readers
 from compile.graph import GraphView
+from compile.observation import Observations, Watch, observe, sampled_layers
 from compile.placement import Placement, PlacementRules, Scope, place
-from compile.quantize import quantize
-from compile.ranges import RANGE_RULES, Histogram, Range, collect_histograms
+from compile.quantize import NOTHING_ROUNDED, IntegerWeights, quantize
+from compile.ranges import RANGE_RULES, Range
+from compile.reconstruction import Reconstruction, Rounding, reconstruct
 from compile.recordings import no_progress
 from compile.sensitivity import LayerLoss, layer_losses
 from perception.engines.engine import Tensors
 from perception.errors import ModelError
+
+FITTED = "fitted"
+FITTED_WORDS = "ranges fitted to the layers that read them"
+AUDIT_FRAMES = 4
+EQUALIZED_WORDS = f"{FITTED_WORDS}, channels equalized"
+RECONSTRUCTION_FRAMES = 48
+RECONSTRUCTION_BYTES = 1 << 30
+HELD_TENSORS = 6
+"""How many of the largest tensor a network holds at its widest cut, twice over, in a rough guess."""
 
 NOTHING_KEPT: Mapping[str, str] = MappingProxyType({})
 PER_CHANNEL_OPSET = 13
@@ -30,24 +44,36 @@ class Recipe:
 
     Attributes:
         name: of the candidate it makes.
-        range_rule: name in `compile.ranges.RANGE_RULES`.
+        range_rule: name in `compile.ranges.RANGE_RULES`; `FITTED` for the rule that costs each tensor's readers least.
         scope: how far 8 bits reach.
         words: for people.
+        rounding: how weights are rounded and biases corrected, layer by layer; None leaves them as they are.
     """
 
     name: str
     range_rule: str
     scope: Scope
     words: str
+    rounding: Rounding | None = None
 
 
 RECIPES: dict[str, tuple[Recipe, ...]] = {
-    # The first is what everybody tries first; it is always measured, so that its price is known.
+    # The first is what everybody tries first; it is always measured, so that its price is known. Channels are not
+    # equalized here: ONNX Runtime would make a pass over memory of every multiplication that TensorRT does on the way.
     "onnxrt": (
         Recipe("int8-minmax", "minmax", "weighted", "MinMax ranges, convolutions and matrix products"),
         Recipe("int8-percentile", "percentile_99.99", "weighted", "99.99 % ranges, convolutions and matrix products"),
         Recipe("int8-minmax-chains", "minmax", "chains", "MinMax ranges, whole chains of operators"),
         Recipe("int8-percentile-chains", "percentile_99.99", "chains", "99.99 % ranges, whole chains of operators"),
+        Recipe("int8-corrected-chains", FITTED, "chains", f"{FITTED_WORDS}, biases corrected, whole chains", "nearest"),
+    ),
+    "tensorrt": (
+        Recipe("int8-minmax", "minmax", "weighted", "MinMax ranges"),
+        Recipe("int8-fitted", FITTED, "weighted", EQUALIZED_WORDS),
+        Recipe(
+            "int8-corrected", FITTED, "weighted", f"{FITTED_WORDS}, channels equalized, biases corrected", "nearest"
+        ),
+        Recipe("int8-gptq", FITTED, "weighted", f"{EQUALIZED_WORDS}, weights rounded together", "gptq"),
     ),
 }
 
@@ -100,7 +126,7 @@ class Quantizer:
         graph: the float network.
         rules: of the engine kind.
         feeds: starts the calibration frames anew.
-        few_feeds: starts a few of them anew, for the audit of layers.
+        some_feeds: at most so many of them, evenly over the recordings, each the caller's to keep.
         keep_float: layers demanded to stay float → why.
         weight_bits: see `compile.quantize.weight_grid`.
         threads: CPU threads.
@@ -109,14 +135,15 @@ class Quantizer:
     graph: GraphView
     rules: PlacementRules
     feeds: Callable[[], Iterable[Tensors]]
-    few_feeds: Callable[[], Iterable[Tensors]]
+    some_feeds: Callable[[int], list[Tensors]]
     keep_float: Mapping[str, str]
     weight_bits: int
     threads: int
-    _histograms: dict[str, Histogram] = field(default_factory=dict)
+    _seen: Observations = field(default_factory=Observations)
+    _fits: dict[Scope, dict[str, Fit]] = field(default_factory=dict)
 
     def observe(self, recipes: Iterable[Recipe], advance: Callable[[], None] = no_progress) -> None:
-        """Run the float network over the calibration frames and count what the recipes need.
+        """Run the float network over the calibration frames and note what the recipes need.
 
         Args:
             recipes: those that candidates will be made of.
@@ -125,10 +152,12 @@ class Quantizer:
         Raises:
             ModelError: a tensor is not finite on a real frame.
         """
-        placements = [self.placement(recipe) for recipe in recipes]
-        tensors = tuple(dict.fromkeys(name for placement in placements for name in placement.ranged_tensors))
-        watched = collect_histograms(self.graph, tensors, self._watched_feeds(advance), threads=self.threads)
-        self._histograms |= watched
+        placements = {recipe.name: self._whole(recipe.scope) for recipe in recipes}
+        tensors = tuple(dict.fromkeys(name for placed in placements.values() for name in placed.ranged_tensors))
+        fitted = [placements[recipe.name].integer_nodes for recipe in recipes if recipe.range_rule == FITTED]
+        layers = sampled_layers(self.graph, dict.fromkeys(name for names in fitted for name in names))
+        watch = Watch(self.graph, tensors, layers, frames=sum(1 for _ in self.feeds()))
+        self._seen = observe(watch, self._watched_feeds(advance), threads=self.threads)
 
     def placement(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> Placement:
         """Where a recipe puts its pairs."""
@@ -143,8 +172,15 @@ class Quantizer:
 
     def candidate(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> Candidate:
         """The network quantized by a recipe, but for the layers to be kept float."""
-        placement = self.placement(recipe, kept)
-        model = quantize(self.graph, placement, self._ranges(recipe, placement), weight_bits=self.weight_bits)
+        prepared = self._prepared(recipe, kept)
+        placement = prepared.placement
+        model = quantize(
+            prepared.graph,
+            placement,
+            prepared.ranges,
+            weights=self._reconstructed(recipe, prepared),
+            weight_bits=self.weight_bits,
+        )
         weighted = [node.name for node in self.graph.nodes if node.op_type in self.rules.weighted_ops]
         kept_float = {**kept, **self.keep_float}
         return Candidate(
@@ -160,9 +196,10 @@ class Quantizer:
 
     def losses(self, recipe: Recipe) -> list[LayerLoss]:
         """What each layer loses by a recipe, greatest first."""
-        placement = self.placement(recipe)
-        ranges = self._ranges(recipe, placement)
-        return layer_losses(self.graph, placement, ranges, self.few_feeds(), threads=self.threads)
+        prepared = self._prepared(recipe, NOTHING_KEPT)
+        return layer_losses(
+            prepared.graph, prepared.placement, prepared.ranges, self.some_feeds(AUDIT_FRAMES), threads=self.threads
+        )
 
     def _watched_feeds(self, advance: Callable[[], None]) -> Callable[[], Iterable[Tensors]]:
         def feeds() -> Iterable[Tensors]:
@@ -172,9 +209,55 @@ class Quantizer:
 
         return feeds
 
-    def _ranges(self, recipe: Recipe, placement: Placement) -> dict[str, Range]:
-        rule = RANGE_RULES[recipe.range_rule]
-        return {name: rule(self._histograms[name]) for name in placement.ranged_tensors}
+    def _prepared(self, recipe: Recipe, kept: Mapping[str, str]) -> _Prepared:
+        """The graph to quantize, with its placement and ranges: equalized where the recipe fits."""
+        placement = self.placement(recipe, kept)
+        if recipe.range_rule != FITTED:
+            rule = RANGE_RULES[recipe.range_rule]
+            ranges = {name: rule(self._seen.histograms[name]) for name in placement.ranged_tensors}
+            return _Prepared(self.graph, placement, ranges)
+        fits = self._fitted(recipe)
+        readers = equalized_readers(fits, integer_readers(self.graph, placement))
+        equalizers = {name: fit.equalizer for name, fit in fits.items() if name in readers and fit.equalizer}
+        graph = GraphView.of(equalize(self.graph, equalizers, readers)) if equalizers else self.graph
+        placed = place(graph, self.rules, scope=recipe.scope, keep_float={**kept, **self.keep_float})
+        ranges = {name: fit.range for name, fit in fits.items()}
+        ranges |= {equalized_name(name): fit.equalized_range for name, fit in fits.items() if fit.equalized_range}
+        return _Prepared(graph, placed, ranges)
+
+    def _whole(self, scope: Scope) -> Placement:
+        """Where pairs stand with nothing kept float: what is fitted does not depend on what is kept."""
+        return place(self.graph, self.rules, scope=scope, keep_float=NOTHING_KEPT)
+
+    def _fitted(self, recipe: Recipe) -> dict[str, Fit]:
+        if recipe.scope not in self._fits:
+            self._fits[recipe.scope] = fit_tensors(
+                self.graph,
+                self._whole(recipe.scope),
+                self._seen,
+                weight_bits=self.weight_bits,
+                equalizing=self.rules.equalizes,
+            )
+        return self._fits[recipe.scope]
+
+    def _reconstructed(self, recipe: Recipe, prepared: _Prepared) -> Mapping[str, IntegerWeights]:
+        if recipe.rounding is None:
+            return NOTHING_ROUNDED
+        largest = max((self.graph.bytes_of(name) for name in self.graph.shapes), default=1)
+        most = int(np.clip(RECONSTRUCTION_BYTES // (2 * HELD_TENSORS * largest), 4, RECONSTRUCTION_FRAMES))
+        work = Reconstruction(
+            prepared.graph, prepared.placement, prepared.ranges, recipe.rounding, self.weight_bits, self.threads
+        )
+        return reconstruct(work, self.some_feeds(most))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    """A float graph ready to be quantized."""
+
+    graph: GraphView
+    placement: Placement
+    ranges: Mapping[str, Range]
 
 
 def usable_recipes(quantizer: Quantizer, engine_kind: str) -> tuple[Recipe, ...]:

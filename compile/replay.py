@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,13 @@ from compile.calibration import choose_calibration, held_out
 from compile.fuse import fuse_input
 from compile.graph import GraphView
 from compile.importer import import_model
+from compile.job import feeds_of, some_feeds_of
 from compile.placement import RULES
 from compile.recipes import Quantizer, Recipe
 from compile.recordings import Recordings, survey
-from perception.engines.engine import Tensors
 from perception.errors import CalibrationError, ModelError
 from perception.model_spec import ModelSpec
 from perception.package import Manifest
-from perception.preprocess import Preprocessor
 
 
 def rebuild(model_path: Path, *, spec: ModelSpec, manifest: Manifest, calibration: Sequence[Path]) -> bytes:
@@ -43,17 +42,17 @@ def rebuild(model_path: Path, *, spec: ModelSpec, manifest: Manifest, calibratio
         )
     model = imported.model
     if made["range_rule"] is not None:
-        feeds = _feeds(spec, _calibration_frames(calibration, made))
+        frames = _calibration_frames(calibration, made)
         quantizer = Quantizer(
             graph=GraphView.of(model),
             rules=RULES[manifest.engine.kind],
-            feeds=feeds,
-            few_feeds=feeds,
+            feeds=lambda: feeds_of(spec, frames),
+            some_feeds=lambda count: some_feeds_of(spec, frames, count),
             keep_float=made["kept_float"],
             weight_bits=made["weight_bits"],
             threads=made["threads"],
         )
-        recipe = Recipe(made["candidate"], made["range_rule"], made["scope"], "replayed")
+        recipe = Recipe(made["candidate"], made["range_rule"], made["scope"], "replayed", made.get("rounding"))
         quantizer.observe([recipe])
         model = quantizer.candidate(recipe).model
     return build(fuse_input(model, spec.picture)[0] if made["fused_input"] else model)
@@ -70,11 +69,3 @@ def _calibration_frames(paths: Sequence[Path], made: dict[str, Any]) -> Recordin
             f"was made from {made['calibration_sha256'][:16]}…; give the recordings that calibration.json names"
         )
     return chosen.recordings
-
-
-def _feeds(spec: ModelSpec, recordings: Recordings) -> Callable[[], Iterable[Tensors]]:
-    def feeds() -> Iterable[Tensors]:
-        preprocessor = Preprocessor(spec.picture, spec.size_input)
-        return (preprocessor.prepare(frame.pixels).feeds for frame in recordings.frames())
-
-    return feeds

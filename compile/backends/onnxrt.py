@@ -46,13 +46,15 @@ def build(model: onnx.ModelProto) -> bytes:
 
 
 @contextmanager
-def opened(content: bytes, *, threads: int, optimise: bool = True) -> Iterator[OnnxRuntimeEngine]:
-    """An engine from its bytes, closed at the end; `optimise` off runs every node as it is written.
+def opened(
+    content: bytes, *, threads: int, optimise: bool = True, integers: bool = True
+) -> Iterator[OnnxRuntimeEngine]:
+    """An engine from its bytes, closed at the end; for `optimise` and `integers` see `OnnxRuntimeEngine`.
 
     Raises:
         EngineError: ONNX Runtime refuses the bytes.
     """
-    engine = OnnxRuntimeEngine(content, threads=threads, optimise=optimise)
+    engine = OnnxRuntimeEngine(content, threads=threads, optimise=optimise, integers=integers)
     try:
         yield engine
     finally:

@@ -33,7 +33,13 @@ class OnnxRuntimeEngine:
     """
 
     def __init__(
-        self, content: bytes, *, threads: int, profile_prefix: str | None = None, optimise: bool = True
+        self,
+        content: bytes,
+        *,
+        threads: int,
+        profile_prefix: str | None = None,
+        optimise: bool = True,
+        integers: bool = True,
     ) -> None:
         """Open a session.
 
@@ -42,11 +48,15 @@ class OnnxRuntimeEngine:
             threads: intra-operator threads.
             profile_prefix: write ONNX Runtime's own per-node trace to files of this prefix.
             optimise: let the runtime fuse and lay out the graph; off only to look at single nodes.
+            integers: compute in integers between Q/DQ pairs; off rounds to their grids and computes in float, which is
+                what an engine with other fusions than ONNX Runtime's would give.
 
         Raises:
             EngineError: ONNX Runtime refuses the model.
         """
         options = _session_options(threads, profile_prefix=profile_prefix, optimise=optimise)
+        if not integers:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 import numpy as np
@@ -49,11 +50,15 @@ def test_tensorrt_gets_pairs_on_inputs_only_and_the_relu_stays(tmp_path):
     assert [site.readers for site in placement.sites] == [("conv0",), ("conv2",)]
 
 
-def test_tensorrt_keeps_the_last_layers_and_narrow_ones_float(tmp_path):
+def test_tensorrt_keeps_the_last_layers_float(tmp_path):
     assert placed(tmp_path, "Conv", "Relu", "Conv", rules=TENSORRT).float_weighted == {
         "conv2": "last before a network output"
     }
-    assert placed(tmp_path, "Conv", "Relu", "Conv", rules=TENSORRT, channels=8).float_weighted == {
+
+
+def test_layers_narrower_than_the_rules_ask_for_stay_float(tmp_path):
+    wide = dataclasses.replace(TENSORRT, min_channels=16)
+    assert placed(tmp_path, "Conv", "Relu", "Conv", rules=wide, channels=8).float_weighted == {
         "conv0": "fewer than 16 channels",
         "conv2": "fewer than 16 channels",
     }

@@ -8,9 +8,10 @@ import pytest
 
 from compile.backends.onnxrt import build, node_times, opened
 from compile.graph import GraphView
+from compile.observation import Watch, observe
 from compile.placement import RULES, place
 from compile.quantize import activation_grid, quantize, quantized_weight, weight_grid
-from compile.ranges import Range, collect_histograms, min_max
+from compile.ranges import Range, min_max
 from tests.compile.builders import HEIGHT_PX, WIDTH_PX, imported_graph, segmenter
 from tests.compile.graphs import Sketch
 
@@ -23,7 +24,7 @@ def random_feed(shape=(1, 3, HEIGHT_PX, WIDTH_PX), seed=0):
 
 def quantized(graph: GraphView, feed: dict, *, kind="onnxrt", scope="weighted", keep_float=(), bits=8) -> bytes:
     placement = place(graph, RULES[kind], scope=scope, keep_float=dict.fromkeys(keep_float, "asked for"))
-    histograms = collect_histograms(graph, placement.ranged_tensors, lambda: [feed], threads=1)
+    histograms = observe(Watch(graph, placement.ranged_tensors, (), 1), lambda: [feed], threads=1).histograms
     ranges = {name: min_max(histogram) for name, histogram in histograms.items()}
     return build(quantize(graph, placement, ranges, weight_bits=bits))
 

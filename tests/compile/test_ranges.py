@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compile import ranges
-from compile.ranges import RANGE_RULES, Histogram, Range, collect_histograms, groups_within
+from compile.observation import Watch, observe
+from compile.ranges import RANGE_RULES, Histogram, Range, groups_within
 from perception.errors import ModelError
 from tests.compile.builders import HEIGHT_PX, WIDTH_PX, imported_graph, segmenter
 
@@ -85,9 +86,9 @@ def test_a_few_tensors_at_a_time_give_the_same_histograms(tmp_path, monkeypatch)
     tensors = tuple(graph.shapes)
     random = np.random.default_rng(0)
     feeds = [{"images": random.random((1, 3, HEIGHT_PX, WIDTH_PX), np.float32)} for _ in range(3)]
-    at_once = collect_histograms(graph, tensors, lambda: feeds, threads=1)
+    at_once = observe(Watch(graph, tensors, (), 1), lambda: feeds, threads=1).histograms
     monkeypatch.setattr(ranges, "TAP_MEMORY_BYTES", 1)
-    one_by_one = collect_histograms(graph, tensors, lambda: feeds, threads=1)
+    one_by_one = observe(Watch(graph, tensors, (), 1), lambda: feeds, threads=1).histograms
     for name in tensors:
         assert (at_once[name].counts == one_by_one[name].counts).all()
         assert at_once[name].counts.sum() > 0
@@ -97,4 +98,4 @@ def test_a_tensor_that_is_not_finite_on_a_real_frame_is_named(tmp_path):
     graph = imported_graph(segmenter(), tmp_path)
     feed = {"images": np.full((1, 3, HEIGHT_PX, WIDTH_PX), np.inf, np.float32)}
     with pytest.raises(ModelError, match="tensor images: holds NaN or infinity on a calibration frame"):
-        collect_histograms(graph, ("images",), lambda: [feed], threads=1)
+        observe(Watch(graph, ("images",), (), 1), lambda: [feed], threads=1)

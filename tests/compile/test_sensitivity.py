@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from compile.observation import Watch, observe
 from compile.placement import RULES, place
-from compile.ranges import collect_histograms, min_max
+from compile.ranges import min_max
 from compile.sensitivity import layer_losses
 from tests.compile.builders import HEIGHT_PX, WIDTH_PX, imported_graph, segmenter
 
@@ -18,7 +19,7 @@ def losses(tmp_path, outlier: float, *, opset=13, frames=2) -> dict[str, float]:
     placement = place(graph, RULES["onnxrt"], scope="weighted", keep_float={})
     random = np.random.default_rng(0)
     feeds = [{"images": random.random((1, 3, HEIGHT_PX, WIDTH_PX), np.float32)} for _ in range(frames)]
-    histograms = collect_histograms(graph, placement.ranged_tensors, lambda: feeds, threads=1)
+    histograms = observe(Watch(graph, placement.ranged_tensors, (), 1), lambda: feeds, threads=1).histograms
     ranges = {name: min_max(histogram) for name, histogram in histograms.items()}
     return {loss.node: loss.noise_share for loss in layer_losses(graph, placement, ranges, feeds, threads=1)}
 

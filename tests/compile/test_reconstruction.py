@@ -1,0 +1,100 @@
+"""Layers rounded and corrected one after the other, on a walk that runs every node once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compile.backends.onnxrt import build, opened
+from compile.frontier import Frontier, levels_of
+from compile.observation import Watch, observe
+from compile.placement import RULES, place
+from compile.quantize import quantize
+from compile.ranges import min_max
+from compile.reconstruction import Reconstruction, reconstruct
+from tests.compile.builders import imported_graph, segmenter
+from tests.compile.graphs import Sketch
+from tests.compile.test_equalization import feeds, two_layers
+
+
+def prepared(tmp_path, kind: str, sketch: Sketch):
+    graph = imported_graph(sketch, tmp_path)
+    placement = place(graph, RULES[kind], scope="weighted", keep_float={})
+    seen = observe(Watch(graph, placement.ranged_tensors, (), 8), feeds, threads=1)
+    ranges = {name: min_max(histogram) for name, histogram in seen.histograms.items()}
+    return graph, placement, ranges
+
+
+def test_a_walk_in_stretches_gives_what_one_run_gives(tmp_path):
+    graph = imported_graph(segmenter(), tmp_path)
+    walk = Frontier(graph.model, feeds(2), threads=1)
+    for node in graph.nodes:
+        walk.reach([node.output[0]])
+        walk.forget_all_but([graph.outputs[0]])
+    with opened(build(graph.model), threads=1) as engine:
+        for feed, walked in zip(feeds(2), walk.values(graph.outputs[0]), strict=True):
+            np.testing.assert_allclose(walked, engine.infer(feed)[graph.outputs[0]], atol=1e-5)
+
+
+def test_a_walk_holds_only_what_the_rest_needs(tmp_path):
+    graph = imported_graph(segmenter(), tmp_path)
+    walk = Frontier(graph.model, feeds(2), threads=1)
+    second = next(node for node in graph.nodes if node.name == "second")
+    walk.reach([second.output[0]])
+    walk.forget_all_but([graph.outputs[0]])
+    with pytest.raises(KeyError):
+        walk.values("images")
+    assert walk.values(second.output[0])[0].shape == (1, 8, 64, 96)
+
+
+def test_layers_of_one_level_do_not_depend_on_each_other():
+    sketch = Sketch(images=[1, 4, 8, 8])
+    left, right = sketch.conv("images", 4, 4, name="left"), sketch.conv("images", 4, 4, name="right")
+    sketch.output(sketch.conv(sketch.node("Add", left, right), 4, 4, name="after"), "out", [1, 4, 8, 8])
+    model = sketch.model()
+    names = dict.fromkeys(("left", "right", "after"))
+    assert [[node.name for node in level] for level in levels_of(model.graph.node, names)] == [
+        ["left", "right"],
+        ["after"],
+    ]
+
+
+@pytest.mark.parametrize("kind", ["tensorrt", "onnxrt"])
+@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+def test_corrected_layers_have_no_mean_error_left(tmp_path, kind, rounding):
+    graph, placement, ranges = prepared(tmp_path, kind, two_layers())
+    weights = reconstruct(Reconstruction(graph, placement, ranges, rounding, 8, 1), feeds())
+    before = mean_error(graph, placement, quantize(graph, placement, ranges))
+    after = mean_error(graph, placement, quantize(graph, placement, ranges, weights=weights))
+    assert after < before / 4
+
+
+def mean_error(graph, placement, model) -> float:
+    """The greatest mean error of a channel of the last integer layer, as it stands in float simulation."""
+    last = placement.integer_nodes[-1]
+    final = {node.name: node.output[0] for node in model.graph.node}[last]
+    real = {node.name: node.output[0] for node in graph.nodes}[last]
+    walks = Frontier(graph.model, feeds(), threads=1), Frontier(model, feeds(), threads=1)
+    for walk, name in zip(walks, (real, final), strict=True):
+        walk.reach([name])
+    errors = [a - b for a, b in zip(walks[0].values(real), walks[1].values(final), strict=True)]
+    return float(np.abs(np.mean(errors, axis=(0, 1, 3, 4))).max())
+
+
+def test_weights_rounded_together_lose_less_at_the_output(tmp_path):
+    graph, placement, ranges = prepared(tmp_path, "tensorrt", two_layers())
+    losses = []
+    for rounding in ("nearest", "gptq"):
+        job = Reconstruction(graph, placement, ranges, rounding, 4, 1)
+        model = quantize(graph, placement, ranges, weights=reconstruct(job, feeds()), weight_bits=4)
+        with opened(build(graph.model), threads=1) as truth, opened(build(model), threads=1, integers=False) as ours:
+            losses.append(np.mean([((truth.infer(f)["out"] - ours.infer(f)["out"]) ** 2).mean() for f in feeds()]))
+    assert losses[1] < losses[0]
+
+
+def test_the_same_frames_give_the_same_weights(tmp_path):
+    graph, placement, ranges = prepared(tmp_path, "tensorrt", segmenter())
+    job = Reconstruction(graph, placement, ranges, "gptq", 8, 1)
+    first, second = reconstruct(job, feeds()), reconstruct(job, feeds())
+    assert all(np.array_equal(first[name].codes, second[name].codes) for name in first)
+    assert all(np.array_equal(first[name].bias, second[name].bias) for name in first)
