@@ -5,7 +5,7 @@ Where any of these differs, a measurement speaks of something else; `Conditions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -64,6 +64,18 @@ class DataSet(_Strict):
         if not files:
             raise error_type(f"{path}: is an empty folder, expected files")
         return cls(name=path.name, files=files)
+
+    @classmethod
+    def together(cls, members: Sequence[DataSet]) -> DataSet:
+        """Several recordings as one: files by number and name of their recording; one alone stays as it is."""
+        if len(members) == 1:
+            return members[0]
+        files = {
+            f"{number} {member.name}/{name}": digest
+            for number, member in enumerate(members, start=1)
+            for name, digest in member.files.items()
+        }
+        return cls(name=", ".join(member.name for member in members), files=files)
 
     def difference(self, other: DataSet) -> str | None:
         """What differs, in words; the name of the folder does not count."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -30,8 +30,9 @@ from safety_gates.evidence import ArrayMap, Evidence, KeptEvidence, Shelf
 from safety_gates.result_log import FrameKey, ResultLog
 from safety_gates.truth import Truth, read_truth, require_labelled_frame
 
-Matter = Literal["recording", "labels", "reference"]
+Matter = Literal["recording", "timing", "labels", "reference"]
 RECORDING_ALONE: tuple[Matter, ...] = ("recording",)
+TIMING_ALONE: tuple[Matter, ...] = ("timing",)
 MOVING_FACTS = frozenset({"clock_mhz", "gpu_clock_mhz"})
 
 
@@ -45,7 +46,9 @@ class Case:
         labels: ground truth of the recording; None where there is none.
         class_map: YAML that says which of the model's classes answers to which label; None where the names are equal.
         reference: the float package; None where there is none.
-        frames: only the first so many frames; None for all.
+        frames: only the first so many frames of the recording; None for all.
+        timing: recordings on all of whose frames latency is measured; none for the frames of `recording`. A few
+            labelled pictures cannot carry a 99th percentile, a long drive without labels can.
         command: the command line, for the evidence.
     """
 
@@ -55,6 +58,7 @@ class Case:
     class_map: Path | None = None
     reference: EnginePackage | None = None
     frames: int | None = None
+    timing: tuple[Path, ...] = ()
     command: str = ""
 
 
@@ -82,7 +86,9 @@ class Trial:
         self.shelf = shelf
         self._terminal = terminal
         self._results: dict[str, KeptEvidence] = {}
-        self.recording = DataSet.of(kind_and_path(case.recording)[1], SourceError)
+        self.recording = DataSet.of(_path_of(case.recording), SourceError)
+        timing = [DataSet.of(_path_of(path), SourceError) for path in case.timing]
+        self.timing = DataSet.together(timing) if timing else self.recording
         self.labels = None if case.labels is None else DataSet.of(case.labels, LabelError)
         self.truth = _truth_of(case)
         if case.reference is not None:
@@ -110,13 +116,16 @@ class Trial:
             settings: how it measures; the number of frames is added.
         """
         reference = self.case.reference if "reference" in looks_at else None
+        timing = "timing" in looks_at
+        frames = None if timing and self.case.timing else self.case.frames
+        recording = self.recording if "recording" in looks_at else None
         return Conditions(
             measurement=measurement,
             subject=Subject.of(subject or self.case.package),
             reference=None if reference is None else Subject.of(reference),
-            recording=self.recording if "recording" in looks_at else None,
+            recording=self.timing if timing else recording,
             labels=self.labels if "labels" in looks_at else None,
-            settings={"frames": self.case.frames, **(settings or {})},
+            settings={"frames": frames, **(settings or {})},
             machine=self.machine,
             tollgate=version("tollgate"),
         )
@@ -178,24 +187,46 @@ class Trial:
         return self._results[package.sha256]
 
     @contextmanager
-    def frames(self, what: str, *, ahead: bool = True) -> Iterator[Iterator[Frame]]:
-        """The frames of the recording, with progress.
+    def frames(self, what: str) -> Iterator[Iterator[Frame]]:
+        """The frames of the recording, with progress; the next are decoded while the block works on one.
 
         Args:
             what: is shown beside the progress.
-            ahead: decode the next frames while the block works on one; False decodes only when asked for the next.
 
         Raises:
             SourceError: the recording cannot be read.
         """
-        kind, path = kind_and_path(self.case.recording)
-        source: FrameSource = open_source(self.case.recording) if ahead else source_class(kind)(path)
+        with self._stepped(open_source(self.case.recording), what, self.case.frames) as frames:
+            yield frames
+
+    @contextmanager
+    def timed_frames(self, what: str) -> Iterator[Iterator[Frame]]:
+        """The frames latency is measured on, with progress; each is decoded only when it is asked for.
+
+        Args:
+            what: is shown beside the progress.
+
+        Raises:
+            SourceError: the recording cannot be read.
+        """
+        if not self.case.timing:
+            with self._stepped(_undecoded(self.case.recording), what, self.case.frames) as frames:
+                yield frames
+            return
+        with ExitStack() as stack:
+            yield chain.from_iterable(
+                stack.enter_context(self._stepped(_undecoded(path), f"{what}, {path.name}", None))
+                for path in self.case.timing
+            )
+
+    @contextmanager
+    def _stepped(self, source: FrameSource, what: str, most: int | None) -> Iterator[Iterator[Frame]]:
         try:
             counts = [camera.frame_count for camera in source.cameras]
             known = None if None in counts else sum(count or 0 for count in counts)
-            limits = [count for count in (known, self.case.frames) if count is not None]
+            limits = [count for count in (known, most) if count is not None]
             with self._terminal.progress(what, min(limits, default=None)) as step:
-                yield _stepping(islice(source.frames(), self.case.frames), step)
+                yield _stepping(islice(source.frames(), most), step)
         finally:
             source.close()
 
@@ -215,6 +246,17 @@ class Trial:
             raise SourceError(f"{self.case.recording}: has no frames, expected at least 1; choose another recording")
         log = ResultLog(tuple(keys), tuple(results))
         return Observation(len(keys), {"task": package.spec.task}, log.to_arrays(package.spec.task))
+
+
+def _undecoded(recording: Path) -> FrameSource:
+    """A source that decodes a frame only when it is asked for it."""
+    kind, path = kind_and_path(recording)
+    source: FrameSource = source_class(kind)(path)
+    return source
+
+
+def _path_of(recording: Path) -> Path:
+    return kind_and_path(recording)[1]
 
 
 def _truth_of(case: Case) -> Truth | None:

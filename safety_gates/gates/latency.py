@@ -31,7 +31,7 @@ from safety_gates.statistics import (
     proportion_interval,
     samples_for_percentile,
 )
-from safety_gates.trial import Observation, Trial
+from safety_gates.trial import TIMING_ALONE, Observation, Trial
 from safety_gates.verdict import Measured
 
 HELD_BYTES, LEAST_HELD = 96 << 20, 8
@@ -56,7 +56,7 @@ class LatencyGate:
 
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
         """Time every frame, after a warm-up that does not count."""
-        return trial.obtain(trial.conditions("latency"), lambda: _observe(trial), unfit=_unfit)
+        return trial.obtain(trial.conditions("latency", looks_at=TIMING_ALONE), lambda: _observe(trial), unfit=_unfit)
 
     def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
         """Percentiles by stage, and the share of late frames; nothing from a machine that throttled meanwhile."""
@@ -87,7 +87,7 @@ def _observe(trial: Trial) -> Observation:
     spans: list[tuple[CpuTimes, CpuTimes]] = []
     with (
         open_pipeline(package) as pipeline,
-        trial.frames(f"latency of {package.manifest.name}", ahead=False) as frames,
+        trial.timed_frames(f"latency of {package.manifest.name}") as frames,
     ):
         while held := _held(frames):
             warm_up(pipeline, held[0])
@@ -95,7 +95,7 @@ def _observe(trial: Trial) -> Observation:
             rows.extend(_timed(pipeline, frame) for frame in held)
             spans.append((before, read_cpu_times()))
     if not rows:
-        raise SourceError(f"{trial.case.recording}: has no frames, expected at least 1; choose another recording")
+        raise SourceError(f"{trial.timing.name}: has no frames, expected at least 1; choose another recording")
     columns = np.array(rows, np.int64)
     return Observation(
         samples=len(rows),
@@ -119,7 +119,7 @@ def _timed(pipeline: Pipeline, frame: Frame) -> tuple[int, ...]:
 
 def _percentile(samples_ms: NDArray[np.float64], quantile: float, sha256: str) -> Measured:
     needed, count = samples_for_percentile(quantile), len(samples_ms)
-    remedy = f"record at least {needed}" if count < needed else ""
+    remedy = f"give at least {needed}, as --timing-recording if they have no labels" if count < needed else ""
     interval = percentile_interval(samples_ms, quantile)
     return Measured(percentile(samples_ms, quantile), count, "frames", interval, remedy=remedy, evidence=sha256)
 

@@ -214,6 +214,8 @@ def _recording_facts(trial: Trial) -> tuple[tuple[str, str], ...]:
     case = trial.case
     facts = [("recording", trial.recording.name), ("files", str(len(trial.recording.files)))]
     facts.append(("frames", "all" if case.frames is None else f"the first {case.frames}"))
+    if case.timing:
+        facts.append(("latency measured on", trial.timing.name))
     if trial.labels is not None:
         facts.append(("labels", trial.labels.name))
     if case.reference is not None:
@@ -257,6 +259,8 @@ def _listings(judgement: Judgement, trial: Trial) -> Iterator[Listing]:
         tuple((name, entry.sha256) for name, entry in sorted(package.manifest.files.items())),
     )
     yield _data_set_listing("recording", trial.recording)
+    if trial.case.timing:
+        yield _data_set_listing("timing recordings", trial.timing)
     if trial.labels is not None and trial.labels.files != trial.recording.files:
         yield _data_set_listing("labels", trial.labels)
 

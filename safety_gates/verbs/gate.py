@@ -7,6 +7,7 @@ kept and re-used as long as nothing it is bound to changed: package, machine, fr
 
   tollgate gate out/package --recording drive/ --labels drive/ --reference out/float
   tollgate gate out/package --recording kitti/image_2 --labels kitti/label_2 --class-map kitti.yaml
+  tollgate gate out/package --recording pictures/ --labels labels/ --timing-recording long_drive.mp4
   tollgate gate out/package --recording drive/ --policy highway.yaml --json
 
 exit codes: 0 PASSED, 1 FAILED, 3 INCONCLUSIVE, 2 bad input
@@ -56,7 +57,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reference", type=Path, metavar="PACKAGE", help="the float package; parity is inconclusive without"
     )
     parser.add_argument("--policy", type=Path, metavar="YAML", help="limits to keep (default: the policy shipped)")
-    parser.add_argument("--frames", type=positive, metavar="N", help="only the first N frames (default: all)")
+    parser.add_argument(
+        "--timing-recording",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="measure latency on all frames of these recordings, which need no labels (default: on --recording)",
+    )
+    parser.add_argument(
+        "--frames", type=positive, metavar="N", help="only the first N frames of --recording (default: all)"
+    )
     parser.add_argument(
         "--evidence", type=Path, metavar="DIR", help="where evidence is kept (default: evidence/ beside the package)"
     )
@@ -94,6 +105,7 @@ def _case_of(arguments: argparse.Namespace) -> Case:
         class_map=arguments.class_map,
         reference=None if arguments.reference is None else open_package(arguments.reference),
         frames=arguments.frames,
+        timing=tuple(arguments.timing_recording),
         command=_command_of(arguments),
     )
 
@@ -114,6 +126,8 @@ def _command_of(arguments: argparse.Namespace) -> str:
     ):
         if (value := getattr(arguments, name)) is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
+    if arguments.timing_recording:
+        words += ["--timing-recording", *map(str, arguments.timing_recording)]
     return shlex.join(words)
 
 

@@ -18,7 +18,7 @@ from safety_gates.gates.parity import paired
 from safety_gates.gates.table import GATES, open_gate
 from safety_gates.judge import judge, verdicts_on
 from safety_gates.policy import Policy, load_policy
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import TIMING_ALONE, Case, Trial
 from safety_gates.verdict import Outcome
 from tests.safety_gates.builders import (
     BUILD,
@@ -208,7 +208,7 @@ class TestLatency:
         verdict = _verdict(tmp_path, "latency.deadline", package=fast, recording=short_drive[0])
         assert verdict.outcome is INCONCLUSIVE
         assert "60 frames do not decide it" in verdict.why
-        assert "record at least 368" in verdict.why
+        assert "give at least 368, as --timing-recording" in verdict.why
 
     @pytest.mark.parametrize(
         ("before", "after"),
@@ -223,6 +223,25 @@ class TestLatency:
         measured = LatencyGate().read(KeptEvidence(harmed, kept.arrays, kept.sha256), ["total_p99"])["total_p99"]
         assert measured.got is None
         assert "measure again" in measured.note
+
+    def test_longer_recordings_without_labels_can_carry_the_percentile(
+        self, tmp_path, short_drive, labelled_drive, fast
+    ):
+        case = {"package": fast, "recording": short_drive[0], "frames": 5}
+        timing = (labelled_drive[0], short_drive[0])
+        verdict = _verdict(tmp_path, "latency.deadline", **case, timing=timing)
+        alone = _verdict(tmp_path / "alone", "latency.deadline", package=fast, recording=labelled_drive[0])
+        assert verdict.outcome is PASSED
+        assert verdict.measured.samples == alone.measured.samples + 60
+
+    def test_evidence_of_other_timing_recordings_is_not_used(self, tmp_path, short_drive, labelled_drive, fast):
+        shelf = Shelf(tmp_path / "evidence")
+        first = Trial(Case(fast, short_drive[0], timing=(labelled_drive[0],)), shelf, QUIET)
+        LatencyGate().measure(first)
+        other = Trial(Case(fast, short_drive[0], timing=(labelled_drive[0], short_drive[0])), shelf, QUIET)
+        kept, why_not = shelf.find(other.conditions("latency", looks_at=TIMING_ALONE))
+        assert kept is None
+        assert why_not
 
     def test_every_frame_is_timed_once(self, tmp_path, short_drive, fast):
         trial = Trial(Case(fast, short_drive[0], frames=17), Shelf(tmp_path / "evidence"), QUIET)
