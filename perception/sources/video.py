@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 import av
-import cv2
+import av.filter
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -27,7 +25,12 @@ from perception.frame import Frame
 from perception.sources.ledger import Ledger
 from perception.sources.source import Camera, chosen_cameras, in_capture_order
 
-_ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
+_ROTATIONS = {
+    0: (),
+    90: (("transpose", "cclock"),),
+    180: (("hflip", None), ("vflip", None)),
+    270: (("transpose", "clock"),),
+}
 
 
 class VideoSource:
@@ -35,7 +38,8 @@ class VideoSource:
 
     `captured_ns` is the presentation time in the file, on the file's own clock; an uneven frame rate stays uneven. A
     rotation noted in the file is applied. Colours follow the file's own matrix and range, BT.601 where it says nothing.
-    The camera is named after the file's stem. Pixels are read-only and live as long as somebody holds them.
+    The camera is named after the file's stem. Pixels are read-only and live as long as somebody
+    holds them; their memory is used again after that.
     """
 
     def __init__(self, path: Path, *, cameras: Sequence[str] = ()) -> None:
@@ -114,10 +118,10 @@ def _pictures(path: Path, container: InputContainer, stream: VideoStream) -> Gen
     Raises:
         SourceError: damage, after the pictures before it.
     """
-    ledger, reformatter = Ledger(path, container, stream), VideoReformatter()
+    ledger, converter = Ledger(path, container, stream), _Converter()
     for picture in _decoded(container, stream, ledger):
         time_ns = ledger.settle(picture)
-        yield _pixels(picture, reformatter), time_ns
+        yield converter.pixels(picture), time_ns
     ledger.close()
 
 
@@ -138,15 +142,45 @@ def _decoded(container: InputContainer, stream: VideoStream, ledger: Ledger) -> 
         ledger.blame(_reason(error))
 
 
-def _pixels(picture: VideoFrame, reformatter: VideoReformatter) -> NDArray[np.uint8]:
-    """As BGR, in the decoder's own memory. One scaler for all pictures, on this thread: the default sets one up anew
-    and wakes every core for each picture, at two to four times the cost.
+class _Converter:
+    """Turns decoded pictures into upright BGR, in buffers that FFmpeg's filters lend from a pool and take back.
+
+    A picture's buffer returns to the pool when nobody holds its pixels any more, so a loop that lets go of its frames
+    runs in two or three buffers, whatever their size and the recording's length. One filter graph serves all pictures
+    of a kind, on this thread: one thread a picture would wake every core at two to four times the cost.
     """
-    pixels = cast("NDArray[np.uint8]", reformatter.reformat(picture, format="bgr24", threads=1).to_ndarray())
-    if picture.rotation:
-        pixels = cv2.rotate(pixels, _ROTATIONS[picture.rotation % 360])
-    pixels.flags.writeable = False
-    return pixels
+
+    def __init__(self) -> None:
+        self._graph: av.filter.Graph | None = None
+        self._kind: tuple[object, ...] = ()
+
+    def pixels(self, picture: VideoFrame) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 BGR, read-only; rows may be padded in memory."""
+        kind = (picture.width, picture.height, picture.format.name, picture.colorspace, picture.color_range)
+        if self._graph is None or self._kind != (*kind, picture.rotation):
+            self._graph, self._kind = _filters(picture), (*kind, picture.rotation)
+        self._graph.vpush(picture)
+        shown = self._graph.vpull()
+        plane = shown.planes[0]
+        rows = np.frombuffer(plane, np.uint8)
+        shape, strides = (shown.height, shown.width, 3), (plane.line_size, 3, 1)
+        return np.lib.stride_tricks.as_strided(rows, shape, strides, writeable=False)
+
+
+def _filters(picture: VideoFrame) -> av.filter.Graph:
+    """From the decoder's format to BGR, then upright."""
+    graph = av.filter.Graph()
+    graph.threads = 1
+    steps = [
+        graph.add_buffer(
+            width=picture.width, height=picture.height, format=picture.format.name, time_base=picture.time_base
+        ),
+        graph.add("format", "bgr24"),
+        *(graph.add(name, setting) for name, setting in _ROTATIONS[picture.rotation % 360]),
+        graph.add("buffersink"),
+    ]
+    graph.link_nodes(*steps).configure()
+    return graph
 
 
 def _reason(error: av.error.FFmpegError) -> str:

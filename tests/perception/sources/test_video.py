@@ -259,3 +259,44 @@ def test_recordings_of_real_cameras_are_read_to_their_last_frame(shared_data):
         frames, end = collect(shared_data / "clips" / f"{name}.mp4")
         assert (len(frames), end) == (count, "")
         assert {b.captured_ns - a.captured_ns for a, b in pairwise(frames)} == {40_000_000}
+
+
+def test_frames_that_are_let_go_give_their_memory_to_later_ones(tmp_path):
+    addresses = [frame.pixels.ctypes.data for frame in VideoSource(write_video(tmp_path / "a.mp4", 60)).frames()]
+    assert len(addresses) == 60
+    assert len(set(addresses)) <= 4
+
+
+def test_frames_that_are_held_keep_their_pixels(tmp_path):
+    path = write_video(tmp_path / "a.mp4", 40)
+    copies = [frame.pixels.copy() for frame in VideoSource(path).frames()]
+    held = list(VideoSource(path).frames())
+    assert len({frame.pixels.ctypes.data for frame in held}) == 40
+    assert all(np.array_equal(frame.pixels, copy) for frame, copy in zip(held, copies, strict=True))
+
+
+def test_pixels_cannot_be_written_to(tmp_path):
+    frame = next(VideoSource(write_video(tmp_path / "a.mp4", 2)).frames())
+    with pytest.raises(ValueError, match="read-only"):
+        frame.pixels[0, 0] = 0
+
+
+@pytest.mark.parametrize("size_px", [(64, 48), (50, 34), (46, 38)], ids=str)
+@pytest.mark.parametrize("colour_range", [1, 2], ids=["limited", "full"])
+@pytest.mark.parametrize(("codec", "layout"), [("libx264", "yuv420p"), ("libx264", "yuv444p"), ("mjpeg", "yuvj422p")])
+def test_pixels_are_those_of_the_plain_scaler(tmp_path, codec, layout, colour_range, size_px):
+    path = tmp_path / "a.mkv"
+    random = np.random.default_rng(1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        (stream.width, stream.height), stream.pix_fmt = size_px, layout
+        stream.codec_context.color_range = colour_range if codec != "mjpeg" else 2
+        for _ in range(3):
+            noise = random.integers(0, 256, (size_px[1], size_px[0], 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="bgr24")))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        expected = [picture.to_ndarray(format="bgr24") for picture in container.decode(video=0)]
+    frames, end = collect(path)
+    assert (len(frames), end) == (3, "")
+    assert all(np.array_equal(frame.pixels, plain) for frame, plain in zip(frames, expected, strict=True))
