@@ -17,6 +17,7 @@ import av.filter
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -31,6 +32,7 @@ _ROTATIONS = {
     180: (("hflip", None), ("vflip", None)),
     270: (("transpose", "clock"),),
 }
+_IN_PLACE = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"}
 
 
 class VideoSource:
@@ -116,12 +118,19 @@ def _pictures(path: Path, container: InputContainer, stream: VideoStream) -> Gen
     """Pixels (H, W, 3) BGR, read-only, with their time in nanoseconds.
 
     Raises:
-        SourceError: damage, after the pictures before it.
+        SourceError: damage, or colours that cannot be converted, after the pictures before it.
     """
     ledger, converter = Ledger(path, container, stream), _Converter()
     for picture in _decoded(container, stream, ledger):
         time_ns = ledger.settle(picture)
-        yield converter.pixels(picture), time_ns
+        try:
+            pixels = converter.pixels(picture)
+        except av.error.FFmpegError as error:
+            raise SourceError(
+                f"{path}: its colours ({picture.format.name}, matrix {int(picture.colorspace)}) cannot be converted "
+                f"to BGR ({_reason(error)}); convert it with: ffmpeg -i FILE -pix_fmt yuv420p -colorspace bt709 NEW.mp4"
+            ) from error
+        yield pixels, time_ns
     ledger.close()
 
 
@@ -148,17 +157,25 @@ class _Converter:
     A picture's buffer returns to the pool when nobody holds its pixels any more, so a loop that lets go of its frames
     runs in two or three buffers, whatever their size and the recording's length. One filter graph serves all pictures
     of a kind, on this thread: one thread a picture would wake every core at two to four times the cost.
+
+    Rare kinds (10 bits, odd heights) get a buffer a picture: their colours lie where the file says, which the filters
+    cannot be asked to follow, so a scaler reads them first.
     """
 
     def __init__(self) -> None:
+        self._scaler = VideoReformatter()
         self._graph: av.filter.Graph | None = None
         self._kind: tuple[object, ...] = ()
 
     def pixels(self, picture: VideoFrame) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 BGR, read-only; rows may be padded in memory."""
-        kind = (picture.width, picture.height, picture.format.name, picture.colorspace, picture.color_range)
-        if self._graph is None or self._kind != (*kind, picture.rotation):
-            self._graph, self._kind = _filters(picture), (*kind, picture.rotation)
+        rotation = picture.rotation % 360
+        if not _is_converted_in_place(picture):
+            picture = self._scaler.reformat(picture, format="bgr24", threads=1)
+        size_px = (picture.width, picture.height)
+        kind = (*size_px, picture.format.name, picture.colorspace, picture.color_range, rotation)
+        if self._graph is None or self._kind != kind:
+            self._graph, self._kind = _filters(picture, rotation), kind
         self._graph.vpush(picture)
         shown = self._graph.vpull()
         plane = shown.planes[0]
@@ -167,16 +184,31 @@ class _Converter:
         return np.lib.stride_tricks.as_strided(rows, shape, strides, writeable=False)
 
 
-def _filters(picture: VideoFrame) -> av.filter.Graph:
-    """From the decoder's format to BGR, then upright."""
+def _is_converted_in_place(picture: VideoFrame) -> bool:
+    """Whether each colour sample simply serves the pixels over it, wherever the file says it was taken."""
+    return picture.format.name in _IN_PLACE and picture.height % 2 == 0
+
+
+def _filters(picture: VideoFrame, rotation: int) -> av.filter.Graph:
+    """From the decoder's format to BGR, then upright.
+
+    Transfer and primaries are hidden from the scaler: it converts neither here, but refuses kinds it cannot convert.
+    """
     graph = av.filter.Graph()
     graph.threads = 1
     steps = [
-        graph.add_buffer(
-            width=picture.width, height=picture.height, format=picture.format.name, time_base=picture.time_base
+        graph.add(
+            "buffer",
+            video_size=f"{picture.width}x{picture.height}",
+            pix_fmt=picture.format.name,
+            time_base=str(picture.time_base),
+            colorspace=str(int(picture.colorspace)),
+            range=str(int(picture.color_range)),
         ),
+        graph.add("setparams", "color_trc=unknown:color_primaries=unknown"),
+        graph.add("scale", "flags=bilinear:interl=-1"),
         graph.add("format", "bgr24"),
-        *(graph.add(name, setting) for name, setting in _ROTATIONS[picture.rotation % 360]),
+        *(graph.add(name, setting) for name, setting in _ROTATIONS[rotation]),
         graph.add("buffersink"),
     ]
     graph.link_nodes(*steps).configure()

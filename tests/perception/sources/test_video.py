@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import struct
 from itertools import pairwise
 from pathlib import Path
@@ -300,3 +301,74 @@ def test_pixels_are_those_of_the_plain_scaler(tmp_path, codec, layout, colour_ra
     frames, end = collect(path)
     assert (len(frames), end) == (3, "")
     assert all(np.array_equal(frame.pixels, plain) for frame, plain in zip(frames, expected, strict=True))
+
+
+PQ = (("x265-params", "log-level=none:colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc"),)
+
+
+@pytest.mark.parametrize(
+    "coding",
+    [
+        Coding(options=(("x264-params", "tff=1"),)),
+        Coding(options=(("x264-params", "transfer=log100:fullrange=on"),)),
+        Coding(options=(("x264-params", "chromaloc=2:colormatrix=bt709"),)),
+        Coding("libx265", "yuv420p10le", options=PQ),
+        Coding("ffv1", "yuv420p10le", options=(("chroma_sample_location", "3"),)),
+        Coding("ffv1", "yuv411p", options=(("chroma_sample_location", "1"),)),
+        Coding("ffv1", "gray"),
+        Coding("libx264rgb", "bgr24"),
+    ],
+    ids=["interlaced", "log", "chroma location", "HDR", "10 bits", "4:1:1", "grey", "RGB"],
+)
+def test_pixels_of_rare_kinds_are_those_of_the_plain_scaler(tmp_path, coding):
+    path = write_video(tmp_path / "a.mkv", 3, coding=coding)
+    assert_plain_pixels(path)
+
+
+@pytest.mark.parametrize("location", ["0", "1", "3"])
+@pytest.mark.parametrize("size_px", [(65, 48), (64, 47), (65, 47)], ids=str)
+def test_pixels_of_odd_sizes_are_those_of_the_plain_scaler(tmp_path, size_px, location):
+    random = np.random.default_rng(1)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25, options={"chroma_sample_location": location})
+        (stream.width, stream.height), stream.pix_fmt = size_px, "yuv420p"
+        for _ in range(3):
+            noise = random.integers(0, 256, (size_px[1], size_px[0], 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="bgr24")))
+        container.mux(stream.encode(None))
+    assert_plain_pixels(tmp_path / "a.mkv")
+
+
+def assert_plain_pixels(path: Path) -> None:
+    """What is read is what the scaler makes of each picture by itself."""
+    with av.open(str(path)) as container:
+        expected = [picture.to_ndarray(format="bgr24", threads=1) for picture in container.decode(video=0)]
+    frames, end = collect(path)
+    assert (len(frames), end) == (len(expected), "")
+    assert all(np.array_equal(frame.pixels, plain) for frame, plain in zip(frames, expected, strict=True))
+
+
+def test_colours_that_no_scaler_knows_are_refused_with_the_remedy(tmp_path):
+    coding = Coding(options=(("x264-params", "colormatrix=YCgCo"),))
+    with pytest.raises(SourceError, match=r"colours \(yuv420p, matrix 8\) cannot be converted to BGR .*ffmpeg -i FILE"):
+        VideoSource(write_video(tmp_path / "a.mp4", 2, coding=coding))
+
+
+def test_a_hundred_frames_do_not_fault_their_memory_in_again(tmp_path):
+    random = np.random.default_rng(1)
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 1280, 720, "yuvj420p"
+        flat = av.VideoFrame.from_ndarray(np.full((720, 1280, 3), random.integers(0, 256), np.uint8), format="bgr24")
+        for _ in range(130):
+            container.mux(stream.encode(flat))
+        container.mux(stream.encode(None))
+    frames, addresses = VideoSource(tmp_path / "a.avi").frames(), set()
+    for _ in range(20):
+        page_count = next(frames).pixels.nbytes // resource.getpagesize()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for frame in frames:
+        addresses.add(frame.pixels.ctypes.data)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert len(addresses) <= 4
+    assert faults / 110 < page_count / 4
