@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -209,15 +209,17 @@ class Trial:
         Raises:
             SourceError: the recording cannot be read.
         """
+        with closing(self._one_after_another(what)) as frames:
+            yield frames
+
+    def _one_after_another(self, what: str) -> Generator[Frame]:
+        """Each recording is closed before the next is opened: one decoder and one progress bar at a time."""
         if not self.case.timing:
             with self._stepped(_undecoded(self.case.recording), what, self.case.frames) as frames:
-                yield frames
-            return
-        with ExitStack() as stack:
-            yield chain.from_iterable(
-                stack.enter_context(self._stepped(_undecoded(path), f"{what}, {path.name}", None))
-                for path in self.case.timing
-            )
+                yield from frames
+        for path in self.case.timing:
+            with self._stepped(_undecoded(path), f"{what}, {path.name}", None) as frames:
+                yield from frames
 
     @contextmanager
     def _stepped(self, source: FrameSource, what: str, most: int | None) -> Iterator[Iterator[Frame]]:
