@@ -35,7 +35,7 @@ class Ledger:
         self._timed_by_arrival = container.format.name == "avi" and stream.codec_context.name in ("h264", "hevc")
         self._first_stamp: int | None = None
         self._owed: list[int] = []
-        self._packets = self._shown = self._last_ns = self._longest_gap_ns = 0
+        self._packets = self._shown = self._last_ns = self._longest_stay_ns = 0
         self._fault = ""
 
     def announce(self, packet: Packet[VideoStream]) -> bool:
@@ -54,6 +54,7 @@ class Ledger:
             return False  # shown before the first key picture, though sent after it
         if not packet.is_discard:
             heapq.heappush(self._owed, stamp)
+        self._longest_stay_ns = max(self._longest_stay_ns, round((packet.duration or 0) * self._tick_ns))
         return True
 
     def settle(self, picture: VideoFrame) -> int:
@@ -76,7 +77,7 @@ class Ledger:
             heapq.heappop(self._owed)
         time_ns = round(stamp * self._tick_ns)
         if self._shown:
-            self._longest_gap_ns = max(self._longest_gap_ns, time_ns - self._last_ns)
+            self._longest_stay_ns = max(self._longest_stay_ns, time_ns - self._last_ns)
         self._shown, self._last_ns = self._shown + 1, time_ns
         return time_ns
 
@@ -94,7 +95,7 @@ class Ledger:
             raise self._lost(self._owed[0] if self._owed else None)
         if self._packets < self._packets_declared:
             raise self._truncated(f"{self._packets} of {self._packets_declared} frames")
-        if self._end_ns is not None and self._last_ns + 2 * self._longest_gap_ns < self._end_ns:
+        if self._end_ns is not None and 0 < self._longest_stay_ns < (self._end_ns - self._last_ns) / 2:
             raise self._truncated(f"{self._last_ns / _NS:.3f} of {self._end_ns / _NS:.3f} s")
         if not self._shown:
             raise SourceError(f"{self._path}: holds no frame, expected at least 1; record it anew")

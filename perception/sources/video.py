@@ -32,6 +32,8 @@ _ROTATIONS = {
     180: (("hflip", None), ("vflip", None)),
     270: (("transpose", "clock"),),
 }
+_EXACT = 1
+"""Degrees by which a note of rotation may miss a quarter turn: cameras write it rounded, readers truncate it."""
 _IN_PLACE = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"}
 
 
@@ -52,7 +54,7 @@ class VideoSource:
             cameras: the cameras wanted; none but the file's stem exists here.
 
         Raises:
-            SourceError: missing, empty, no video, or its first picture cannot be decoded.
+            SourceError: missing, empty, no video, or its first picture cannot be decoded or turned upright.
         """
         chosen_cameras([path.stem], cameras, where=path)
         self._path = path
@@ -118,13 +120,15 @@ def _pictures(path: Path, container: InputContainer, stream: VideoStream) -> Gen
     """Pixels (H, W, 3) BGR, read-only, with their time in nanoseconds.
 
     Raises:
-        SourceError: damage, or colours that cannot be converted, after the pictures before it.
+        SourceError: damage, a rotation that is no quarter turn, or colours that cannot be converted, after the
+            pictures before it.
     """
     ledger, converter = Ledger(path, container, stream), _Converter()
     for picture in _decoded(container, stream, ledger):
         time_ns = ledger.settle(picture)
+        rotation = _quarter_turns(picture, path)
         try:
-            pixels = converter.pixels(picture)
+            pixels = converter.pixels(picture, rotation)
         except av.error.FFmpegError as error:
             raise SourceError(
                 f"{path}: its colours ({picture.format.name}, matrix {int(picture.colorspace)}) cannot be converted "
@@ -151,6 +155,23 @@ def _decoded(container: InputContainer, stream: VideoStream, ledger: Ledger) -> 
         ledger.blame(_reason(error))
 
 
+def _quarter_turns(picture: VideoFrame, path: Path) -> int:
+    """Degrees counter-clockwise by which a picture is to be turned: 0, 90, 180 or 270.
+
+    Raises:
+        SourceError: the file notes another angle. Turned by it, the picture would need corners nobody filmed; left as
+            it is, the network would see a tilted road that its user never sees in a player.
+    """
+    noted = picture.rotation % 360
+    nearest = round(noted / 90) * 90
+    if abs(noted - nearest) > _EXACT:
+        raise SourceError(
+            f"{path}: notes a rotation of {noted} degrees, expected 0, 90, 180 or 270; turn the pictures themselves "
+            "with: ffmpeg -i FILE NEW.mp4, or drop the note with: ffmpeg -display_rotation 0 -i FILE -c copy NEW.mp4"
+        )
+    return nearest % 360
+
+
 class _Converter:
     """Turns decoded pictures into upright BGR, in buffers that FFmpeg's filters lend from a pool and take back.
 
@@ -167,9 +188,8 @@ class _Converter:
         self._graph: av.filter.Graph | None = None
         self._kind: tuple[object, ...] = ()
 
-    def pixels(self, picture: VideoFrame) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 BGR, read-only; rows may be padded in memory."""
-        rotation = picture.rotation % 360
+    def pixels(self, picture: VideoFrame, rotation: int) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 BGR, read-only, turned counter-clockwise by `rotation`; rows may be padded in memory."""
         if not _is_converted_in_place(picture):
             picture = self._scaler.reformat(picture, format="bgr24", threads=1)
         size_px = (picture.width, picture.height)

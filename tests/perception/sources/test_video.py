@@ -126,14 +126,63 @@ def test_the_camera_is_described_before_anything_is_read(tmp_path):
     ids=["90 clockwise", "180", "90 counterclockwise"],
 )
 def test_a_rotation_noted_in_the_file_is_applied(tmp_path, matrix, turns):
-    upright = next(VideoSource(write_video(tmp_path / "a.mp4", 2)).frames()).pixels
-    a, b, c, d = (value * 65536 for value in matrix)
-    header = (tmp_path / "a.mp4").read_bytes().index(b"tkhd")
-    overwrite(tmp_path / "a.mp4", header + 44, struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30))
-    source = VideoSource(tmp_path / "a.mp4")
+    path = write_video(tmp_path / "a.mp4", 2)
+    upright = next(VideoSource(path).frames()).pixels
+    note_rotation(path, matrix)
+    source = VideoSource(path)
     rotated = next(source.frames()).pixels
     assert np.array_equal(rotated, np.rot90(upright, turns))
     assert (source.cameras[0].height_px, source.cameras[0].width_px) == rotated.shape[:2]
+
+
+def note_rotation(path: Path, matrix: tuple[float, ...]) -> None:
+    """Write the upper left of a display matrix into an MP4."""
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    header = path.read_bytes().index(b"tkhd")
+    overwrite(path, header + 44, struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30))
+
+
+def turned_by(degrees: float) -> tuple[float, ...]:
+    """The display matrix of a counter-clockwise turn."""
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return (cosine, -sine, sine, cosine)
+
+
+@pytest.mark.parametrize("degrees", [45, 7, 88, 272, 182])
+def test_a_rotation_that_is_no_quarter_turn_is_refused_with_the_remedy(tmp_path, degrees):
+    path = write_video(tmp_path / "a.mp4", 2)
+    note_rotation(path, turned_by(degrees))
+    with pytest.raises(SourceError) as caught:
+        VideoSource(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: notes a rotation of ")
+    assert "expected 0, 90, 180 or 270; turn the pictures themselves with: ffmpeg -i FILE NEW.mp4" in message
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(89.4, 1), (90.4, 1), (180.3, 2), (359.6, 0), (269.5, 3)])
+def test_a_rotation_a_hair_off_a_quarter_turn_is_that_quarter_turn(tmp_path, degrees, turns):
+    path = write_video(tmp_path / "a.mp4", 2)
+    upright = next(VideoSource(path).frames()).pixels
+    note_rotation(path, turned_by(degrees))
+    assert np.array_equal(next(VideoSource(path).frames()).pixels, np.rot90(upright, turns))
+
+
+@pytest.mark.parametrize("coding", [H264, MJPEG], ids=lambda coding: str(coding.codec))
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_matroska_file_of_one_or_two_frames_is_whole(tmp_path, coding, count):
+    frames, end = collect(write_video(tmp_path / "a.mkv", count, coding=coding))
+    assert (len(frames), end) == (count, "")
+
+
+def test_a_matroska_file_cut_behind_its_first_frame_is_truncated(tmp_path):
+    path = write_video(tmp_path / "a.mkv", 40, coding=MJPEG)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    path.write_bytes(path.read_bytes()[: packets[0].pos + packets[0].size + 16])
+    frames, end = collect(path)
+    assert len(frames) == 1
+    assert "ends after 0.000 of 1.600 s; the file is truncated" in end
 
 
 def test_a_stream_cut_out_of_a_broadcast_starts_at_its_first_key_picture(tmp_path):
