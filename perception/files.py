@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from perception.errors import OutputError
@@ -52,61 +52,75 @@ def staged_file(path: Path) -> Iterator[Path]:
     """Lend a temporary path beside `path`; on success it is flushed to disk and takes its place.
 
     For writers that need a path of their own (video encoders). On any exception, an interrupt included, the
-    temporary file goes and an earlier file at `path` is untouched.
+    temporary file goes, with the folders that were made for it, and an earlier file at `path` is untouched.
 
     Raises:
-        OutputError: the folder is missing, read-only or full.
+        OutputError: the folder is read-only or full.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _named(path), _made_for(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    staged = Path(name)
-    try:
-        yield staged
-        _fsync(staged)
-        staged.chmod(0o644)
-        staged.replace(path)
-        _fsync(path.parent)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        staged.unlink(missing_ok=True)
+        staged = Path(name)
+        try:
+            yield staged
+            _fsync(staged)
+            staged.chmod(0o644)
+            staged.replace(path)
+            _fsync(path.parent)
+        finally:
+            staged.unlink(missing_ok=True)
 
 
 @contextmanager
 def staged_folder(path: Path) -> Iterator[Path]:
     """Lend a temporary folder beside `path`; on success it is flushed and takes its place, replacing an older one.
 
-    On any exception, an interrupt included, the temporary folder goes and an older folder at `path` is untouched.
+    On any exception, an interrupt included, the temporary folder goes, with those that were made for it, and an older
+    folder at `path` is untouched.
 
     Raises:
-        OutputError: the parent folder is missing, read-only or full, or `path` is a file.
+        OutputError: the parent folder is read-only or full, or `path` is a file.
     """
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path}: is a file, expected a folder or nothing; choose another output path")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _named(path), _made_for(path):
         staged = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
-        yield staged
-        staged.chmod(0o755)
-        _fsync_tree(staged)
-        _take_place(staged, path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        try:
+            yield staged
+            staged.chmod(0o755)
+            _fsync_tree(staged)
+            _take_place(staged, path)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """The one sentence for a failed write."""
     reason = error.strerror or str(error)
     return OutputError(f"{path}: cannot be written ({reason}); free space or choose a writable folder")
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say in one sentence what the disk complained about."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+@contextmanager
+def _made_for(path: Path) -> Iterator[None]:
+    """Make the folders above `path`; on any exception those that were missing go again, unless others use them."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
+        raise
 
 
 def _take_place(staged: Path, path: Path) -> None:

@@ -37,6 +37,21 @@ def test_an_interrupted_folder_leaves_the_old_one_untouched(tmp_path: Path, inte
     assert [child.name for child in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("stage", [staged_file, staged_folder])
+def test_an_interruption_takes_the_folders_away_that_were_made_for_it_and_no_others(tmp_path: Path, stage) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(KeyboardInterrupt), stage(tmp_path / "mine" / "new" / "newer" / "out"):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_a_folder_that_others_have_begun_to_use_stays_after_an_interruption(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), staged_file(tmp_path / "new" / "a.bin"):
+        (tmp_path / "new" / "theirs").write_text("theirs")
+        raise KeyboardInterrupt
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new", "theirs"]
+
+
 def test_a_folder_takes_the_place_of_an_older_one_whole(tmp_path: Path) -> None:
     for content in ("old", "new"):
         with staged_folder(tmp_path / "out") as staged:

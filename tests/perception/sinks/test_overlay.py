@@ -113,6 +113,15 @@ def test_an_aborted_run_leaves_nothing_and_an_earlier_video_untouched(tmp_path):
     assert (tmp_path / "front.mp4").read_bytes() == b"earlier"
 
 
+def test_an_aborted_run_takes_its_empty_folders_away(tmp_path):
+    sink = OverlayVideos(tmp_path / "new" / "out", HEADER)
+    for frame_id in range(3):
+        sink.write(outcome(frame_id))
+        sink.write(outcome(frame_id, camera_id="rear"))
+    sink.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_run_without_frames_writes_nothing(tmp_path):
     OverlayVideos(tmp_path / "out", HEADER).close()
     assert files_in(tmp_path) == []
