@@ -200,26 +200,26 @@ class Trial:
             yield frames
 
     @contextmanager
-    def timed_frames(self, what: str) -> Iterator[Iterator[Frame]]:
-        """The frames latency is measured on, with progress; each is decoded only when it is asked for.
+    def timed_recordings(self, what: str) -> Iterator[Iterator[Iterator[Frame]]]:
+        """The frames latency is measured on, recording by recording, with progress; each is decoded when asked for.
 
         Args:
             what: is shown beside the progress.
 
         Raises:
-            SourceError: the recording cannot be read.
+            SourceError: a recording cannot be read.
         """
-        with closing(self._one_after_another(what)) as frames:
-            yield frames
+        with closing(self._one_after_another(what)) as recordings:
+            yield recordings
 
-    def _one_after_another(self, what: str) -> Generator[Frame]:
+    def _one_after_another(self, what: str) -> Generator[Iterator[Frame]]:
         """Each recording is closed before the next is opened: one decoder and one progress bar at a time."""
         if not self.case.timing:
             with self._stepped(_undecoded(self.case.recording), what, self.case.frames) as frames:
-                yield from frames
+                yield frames
         for path in self.case.timing:
             with self._stepped(_undecoded(path), f"{what}, {path.name}", None) as frames:
-                yield from frames
+                yield frames
 
     @contextmanager
     def _stepped(self, source: FrameSource, what: str, most: int | None) -> Iterator[Iterator[Frame]]:

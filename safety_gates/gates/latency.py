@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,9 +87,9 @@ def _observe(trial: Trial) -> Observation:
     spans: list[tuple[CpuTimes, CpuTimes]] = []
     with (
         open_pipeline(package) as pipeline,
-        trial.timed_frames(f"latency of {package.manifest.name}") as frames,
+        trial.timed_recordings(f"latency of {package.manifest.name}") as recordings,
     ):
-        while held := _held(frames):
+        for held in chain.from_iterable(map(_handfuls, recordings)):
             warm_up(pipeline, held[0])
             before = read_cpu_times()
             rows.extend(_timed(pipeline, frame) for frame in held)
@@ -104,12 +104,14 @@ def _observe(trial: Trial) -> Observation:
     )
 
 
-def _held(frames: Iterator[Frame]) -> list[Frame]:
-    """The next frames, decoded before the first of them is timed."""
-    first = next(frames, None)
-    if first is None:
-        return []
-    return [first, *islice(frames, max(LEAST_HELD, HELD_BYTES // first.pixels.nbytes) - 1)]
+def _handfuls(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
+    """The frames of one recording, a handful at a time, each decoded before the first of its handful is timed.
+
+    The pipeline is warmed up on the first of a handful, so a handful may not mix recordings: their pictures differ in
+    size, and the first frames of the second would be timed cold.
+    """
+    for first in frames:
+        yield [first, *islice(frames, max(LEAST_HELD, HELD_BYTES // first.pixels.nbytes) - 1)]
 
 
 def _timed(pipeline: Pipeline, frame: Frame) -> tuple[int, ...]:

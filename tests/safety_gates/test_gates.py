@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from hw_profiles.profile import load_profile
 from perception.errors import LabelError, PackageError, SourceError
 from perception.results import Detections
 from safety_gates.evidence import Evidence, KeptEvidence, Shelf
+from safety_gates.gates import latency
 from safety_gates.gates.gate import Unmeasured
 from safety_gates.gates.latency import LatencyGate
 from safety_gates.gates.parity import paired
@@ -233,6 +235,26 @@ class TestLatency:
         alone = _verdict(tmp_path / "alone", "latency.deadline", package=fast, recording=labelled_drive[0])
         assert verdict.outcome is PASSED
         assert verdict.measured.samples == alone.measured.samples + 60
+
+    def test_the_engine_is_warmed_up_on_each_recording_before_its_frames_are_timed(self, tmp_path, monkeypatch, fast):
+        folders = []
+        for name, size_px in (("small", (64, 96)), ("large", (128, 192))):
+            folders.append(tmp_path / name)
+            folders[-1].mkdir()
+            for number in range(5):
+                cv2.imwrite(str(folders[-1] / f"{number}.png"), np.full((*size_px, 3), 40 * number, np.uint8))
+        heights = []
+        monkeypatch.setattr(latency, "warm_up", lambda _, frame: heights.append(("warmed", frame.pixels.shape[0])))
+        timed = latency._timed
+        monkeypatch.setattr(
+            latency,
+            "_timed",
+            lambda pipeline, frame: heights.append(("timed", frame.pixels.shape[0])) or timed(pipeline, frame),
+        )
+        case = Case(fast, folders[0], timing=tuple(folders))
+        kept = LatencyGate().measure(Trial(case, Shelf(tmp_path / "evidence"), QUIET))
+        assert kept.evidence.samples == 10
+        assert heights == [("warmed", 64), *[("timed", 64)] * 5, ("warmed", 128), *[("timed", 128)] * 5]
 
     def test_evidence_of_other_timing_recordings_is_not_used(self, tmp_path, short_drive, labelled_drive, fast):
         shelf = Shelf(tmp_path / "evidence")
