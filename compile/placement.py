@@ -14,9 +14,12 @@ import numpy as np
 import onnx
 
 from compile.graph import GraphView
-from compile.onnx_graph import attribute_of
+from compile.onnx_graph import all_nodes, attribute_of, subgraphs
 
 Scope = Literal["weighted", "chains"]
+
+WEIGHT_CARRIERS = frozenset({"Conv", "ConvTranspose", "DeformConv", "Gemm", "GRU", "LSTM", "MatMul", "RNN"})
+"""Operators where most weights lie, whatever an engine can do with them: those left in float are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +149,8 @@ def place(graph: GraphView, rules: PlacementRules, *, scope: Scope, keep_float: 
         if node.op_type in rules.weighted_ops:
             why = keep_float.get(node.name) or _why_float(graph, rules, node, ends)
             draft.add_weighted(node, why)
+        elif (why := _why_no_kernel(rules, node)) is not None:
+            draft.float_weighted[node.name] = why
         elif node.name not in keep_float and draft.follows(node):
             draft.add(node)
     return draft.finished()
@@ -249,13 +254,24 @@ def _keeps_zero(graph: GraphView, clamp: onnx.NodeProto) -> bool:
     return (not low or float(graph.constants[low]) <= 0) and (not high or float(graph.constants[high]) >= 0)
 
 
+def _why_no_kernel(rules: PlacementRules, node: onnx.NodeProto) -> str | None:
+    """Why a node that carries weights, itself or in its bodies, is none of the engine's weighted operators."""
+    if node.op_type in WEIGHT_CARRIERS:
+        return f"{rules.engine_kind} has no integer kernel for {node.op_type}"
+    inside = [inner for body in subgraphs(node) for inner in all_nodes(body) if inner.op_type in WEIGHT_CARRIERS]
+    return f"control flow: what it runs stays float, {inside[0].op_type} {inside[0].name} too" if inside else None
+
+
 def _why_float(graph: GraphView, rules: PlacementRules, node: onnx.NodeProto, ends: frozenset[str]) -> str | None:
     """Why a weighted node cannot compute in integers; None where it can."""
     if len(node.input) < 2 or node.input[1] not in graph.constants:
-        return "its weights are no constant"
+        on_the_left = node.op_type == "MatMul" and node.input[0] in graph.constants
+        return "its constant stands on the left" if on_the_left else "its weights are no constant"
     weight = graph.constants[node.input[1]]
-    if weight.dtype != np.float32 or node.input[0] not in graph.shapes:
-        return "it is not float32 of static shape"
+    if weight.dtype != np.float32:
+        return f"its weights are {weight.dtype}, expected float32"
+    if node.input[0] not in graph.shapes:
+        return "its input is not float32 of a fixed shape"
     if node.op_type in ("MatMul", "Gemm") and weight.ndim != 2:
         return f"its weights have {weight.ndim} dimensions, expected 2"
     if min(_channels(node, weight.shape)) < rules.min_channels:

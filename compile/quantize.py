@@ -91,6 +91,12 @@ def output_axis(node: onnx.NodeProto) -> int:
     return 1
 
 
+def output_channels(node: onnx.NodeProto, weight_shape: tuple[int, ...]) -> int:
+    """Output channels of a weighted node; those of a grouped ConvTranspose share the scales of their weights."""
+    groups = int(attribute_of(node, "group", 1)) if node.op_type == "ConvTranspose" else 1
+    return weight_shape[output_axis(node)] * groups
+
+
 def quantize(
     graph: GraphView,
     placement: Placement,
@@ -128,7 +134,7 @@ def rounded_to_nearest(graph: GraphView, node: onnx.NodeProto, *, bits: int) -> 
 def constant_bias(graph: GraphView, node: onnx.NodeProto) -> NDArray[np.float32] | None:
     """A weighted node's bias, where it is a constant of one number for each output channel."""
     bias = graph.constants.get(node.input[2] if len(node.input) > 2 else "")
-    channels = graph.constants[node.input[1]].shape[output_axis(node)]
+    channels = output_channels(node, graph.constants[node.input[1]].shape)
     return None if bias is None or bias.shape != (channels,) else bias.astype(np.float32)
 
 
@@ -166,11 +172,10 @@ class _Writer:
         copy.CopyFrom(node)
         for position, name in enumerate(node.input):
             copy.input[position] = self._read_name(name, node.name)
-        rules = self.placement.rules
         if node.name not in self.placement.integer_nodes:
-            if node.op_type in rules.guarded_ops and self._all_read_pair(node.input[0]):
+            if self._needs_guard(node):
                 copy.input[0] = self._by_channel(node.input[0])
-        elif node.op_type in rules.weighted_ops:
+        elif node.op_type in self.placement.rules.weighted_ops:
             self._integer_weights(copy, node)
         finals = [self._behind_absorbed(name) for name in node.output]
         for position, name in enumerate(finals):
@@ -201,6 +206,13 @@ class _Writer:
     def _add(self, operator: str, inputs: list[str], output: str, *, name: str, axis: int | None = None) -> None:
         attributes = {} if axis is None else {"axis": axis}
         self.nodes.append(helper.make_node(operator, inputs, [output], name, **attributes))
+
+    def _needs_guard(self, node: onnx.NodeProto) -> bool:
+        """Whether the engine would quantize a float node's constant weights by itself; computed ones it takes as they
+        are, and would not run behind an input dequantized channel by channel.
+        """
+        guarded = node.op_type in self.placement.rules.guarded_ops and self._all_read_pair(node.input[0])
+        return guarded and node.input[1] in self.graph.constants
 
     def _all_read_pair(self, tensor: str) -> bool:
         return tensor in self.readers and self.readers[tensor] is None

@@ -24,6 +24,7 @@ from compile.quantize import (
     Grid,
     IntegerWeights,
     activation_grids,
+    output_channels,
     quantize,
     rounded_to_nearest,
 )
@@ -113,7 +114,7 @@ class _Reconstructor:
     def _starting(self, node: onnx.NodeProto) -> IntegerWeights:
         nearest = rounded_to_nearest(self._job.graph, node, bits=self._job.weight_bits)
         if nearest.bias is None and len(node.input) < 3 and node.op_type != "MatMul":
-            return replace(nearest, bias=np.zeros(len(nearest.grid.scale), np.float32))
+            return replace(nearest, bias=np.zeros(output_channels(node, nearest.codes.shape), np.float32))
         return nearest
 
     def _round(self, group: list[onnx.NodeProto]) -> None:
