@@ -28,6 +28,12 @@ from compile.onnx_graph import (
 PER_CHANNEL_OPSET = 13
 """QuantizeLinear and DequantizeLinear take an axis from here on. Source: ONNX operator changelog, opset 13."""
 
+RESIZE_RULES_OPSET = 11
+"""Resize says by attributes from here on how it finds its pixels. Source: ONNX operator changelog, opset 11."""
+
+OWN_SEPARATOR, PLAIN_SEPARATOR = "::", ":"
+"""What is written into a graph later is named after what it belongs to: `images::codes`."""
+
 
 def name_nodes(model: onnx.ModelProto) -> list[str]:
     """Give every node a unique name: its own where it has one, else operator and position, as in `Conv_12`."""
@@ -44,6 +50,28 @@ def name_nodes(model: onnx.ModelProto) -> list[str]:
             seen.add(node.name)
             named += 1
     return [f"{named} nodes without a name of their own given one"] if named else []
+
+
+def free_separator(model: onnx.ModelProto) -> list[str]:
+    """Take `::` out of the names of nodes and inner tensors, so that no name made by quantization is there already.
+
+    Inputs and outputs keep their names, by which frames are fed and results are read.
+    """
+    graphs = list(all_graphs(model.graph))
+    tensors = {tensor.name for graph in graphs for tensor in graph.initializer}
+    tensors |= {name for node in all_nodes(model.graph) for name in node.output}
+    tensors |= {value.name for graph in graphs[1:] for value in graph.input}
+    tensor_names = _without_separator(tensors - {value.name for value in (*model.graph.input, *model.graph.output)})
+    node_names = _without_separator({node.name for node in all_nodes(model.graph)})
+    for graph in graphs:
+        for node in graph.node:
+            node.name = node_names.get(node.name, node.name)
+            node.input[:] = [tensor_names.get(name, name) for name in node.input]
+            node.output[:] = [tensor_names.get(name, name) for name in node.output]
+        for thing in (*graph.initializer, *graph.value_info, *graph.input, *graph.output):
+            thing.name = tensor_names.get(thing.name, thing.name)
+    count = len(tensor_names) + len(node_names)
+    return [f"{count} names written with ':' instead of '::', which marks what quantization adds"] if count else []
 
 
 def drop_initializer_inputs(model: onnx.ModelProto) -> list[str]:
@@ -93,10 +121,15 @@ def upgrade_opset(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
     source_opset = opset_of(model)
     if source_opset >= PER_CHANNEL_OPSET:
         return [], []
+    asymmetric = {node.output[0] for node in all_nodes(model.graph) if _resizes_asymmetrically(node, source_opset)}
     try:
         upgraded = version_converter.convert_version(model, PER_CHANNEL_OPSET)
     except (version_converter.ConvertError, RuntimeError, ValueError) as error:
         return [], [_why_not_upgraded(model, error)]
+    for node in all_nodes(upgraded.graph):
+        if node.op_type == "Resize" and node.output[0] in asymmetric:
+            _set_text(node, "coordinate_transformation_mode", "asymmetric")
+            _set_text(node, "nearest_mode", "floor")
     del upgraded.metadata_props[:]
     upgraded.metadata_props.extend(model.metadata_props)
     model.CopyFrom(upgraded)
@@ -118,6 +151,16 @@ def forget_shapes(graph: onnx.GraphProto) -> None:
     del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
+
+
+def _without_separator(names: set[str]) -> dict[str, str]:
+    """Name with the separator → a name without it that is not taken; names without it are left out."""
+    taken = Counter(names)
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        if OWN_SEPARATOR in name:
+            found[name] = _free_name(name.replace(OWN_SEPARATOR, PLAIN_SEPARATOR), taken, set(found.values()))
+    return found
 
 
 def _free_name(stem: str, taken: Mapping[str, int], seen: set[str]) -> str:
@@ -188,12 +231,10 @@ def _join(graph: onnx.GraphProto, node: onnx.NodeProto) -> bool:
     """Make readers of the node's output read its input; False where the names on both sides are fixed."""
     source, target = node.input[0], node.output[0]
     outputs = {value.name for value in graph.output}
-    if target not in outputs:
-        _rename(graph, target, source)
-        return True
-    if source in outputs or source not in producers(graph):
+    if target in outputs and (source in outputs or source not in producers(graph)):
         return False
-    _rename(graph, source, target)
+    del node.output[:]  # it is leaving: from here on it makes nothing
+    _rename(graph, source, target) if target in outputs else _rename(graph, target, source)
     return True
 
 
@@ -230,6 +271,18 @@ def drop_unused(graph: onnx.GraphProto) -> tuple[int, int, list[str]]:
         keep(graph.input, lambda value: value.name in needed)
         return nodes, weights, inputs
     return nodes, weights, []
+
+
+def _resizes_asymmetrically(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether a node resizes as was usual before opset 11: the converter drops this, and bilinear ones shift by half a
+    pixel. Source: ONNX operator specification, Resize of 10 and of 11; onnx, version_converter/adapters/resize_10_11.h.
+    """
+    return opset < RESIZE_RULES_OPSET and node.op_type in ("Upsample", "Resize")
+
+
+def _set_text(node: onnx.NodeProto, name: str, text: str) -> None:
+    keep(node.attribute, lambda attribute: attribute.name != name)
+    node.attribute.append(onnx.helper.make_attribute(name, text))
 
 
 def _why_not_upgraded(model: onnx.ModelProto, error: Exception) -> str:

@@ -25,7 +25,8 @@ from perception.engines.onnxrt import OnnxRuntimeEngine
 from perception.errors import EngineError
 
 LARGEST_FOLDED_ELEMENTS = 1 << 20
-"""A folded constant beyond this would bloat the file for little time saved."""
+"""A folded constant beyond this would bloat the file for little time saved, unless it takes the place of one as large:
+weights that are cast or turned where they are used are weights all the same."""
 
 NEVER_FOLDED = CONTROL_FLOW | {
     "QuantizeLinear",
@@ -115,15 +116,17 @@ def _foldable(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
     found = []
     for node in graph.node:
         reads = tensors_read(node)
-        small = all(_is_small(shapes.get(name)) for name in node.output if name)
+        most = max(LARGEST_FOLDED_ELEMENTS, sum(_elements(shapes.get(name)) for name in reads))
+        small = all(0 <= _elements(shapes.get(name)) <= most for name in node.output if name)
         if node.op_type not in NEVER_FOLDED and reads and reads <= known and small and not outputs & set(node.output):
             known |= set(node.output)
             found.append(node)
     return found
 
 
-def _is_small(shape: tuple[int, ...] | None) -> bool:
-    return shape is not None and UNKNOWN_SIDE not in shape and math.prod(shape) <= LARGEST_FOLDED_ELEMENTS
+def _elements(shape: tuple[int, ...] | None) -> int:
+    """How many a tensor has; -1 where its shape is not known."""
+    return -1 if shape is None or UNKNOWN_SIDE in shape else math.prod(shape)
 
 
 def _computed(

@@ -78,7 +78,7 @@ def _import(path: Path, batch: int, shapes: Mapping[str, tuple[int, ...]]) -> Im
     source = file.model
     source_opset = model_checks.opset_of(source)
     model_checks.check_versions(source, path)
-    changes = cleaning.drop_foreign_parts(source) + cleaning.name_nodes(source)
+    changes = cleaning.drop_foreign_parts(source) + cleaning.name_nodes(source) + cleaning.free_separator(source)
     model_checks.check_operators(source, path)
     model_checks.check_weights(source, path)
     changes += cleaning.drop_initializer_inputs(source)
@@ -89,14 +89,15 @@ def _import(path: Path, batch: int, shapes: Mapping[str, tuple[int, ...]]) -> Im
     _know_shapes(source, path, anew=bool(fixed))
     cleaned = _clean(source, path)
     graph = cleaned.model.graph
+    model_checks.check_determinism(graph, path)
     return ImportedModel(
         model=cleaned.model,
         source_sha256=file.sha256,
         source_bytes=file.size_bytes,
         source_opset=source_opset,
         opset=model_checks.opset_of(cleaned.model),
-        inputs=tuple(_tensor_info(value, 0) for value in graph.input),
-        outputs=tuple(_tensor_info(value, cleaned.ranks[value.name]) for value in graph.output),
+        inputs=tuple(map(_tensor_info, graph.input)),
+        outputs=tuple(map(_tensor_info, graph.output)),
         changes=(*changes, *fixed, *cleaned.changes),
         notes=(*cleaned.notes, *model_checks.notes_on(graph)),
     )
@@ -104,12 +105,11 @@ def _import(path: Path, batch: int, shapes: Mapping[str, tuple[int, ...]]) -> Im
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cleaned:
-    """A model that computes what its source computes, what was done to it, what to know, and the outputs' ranks."""
+    """A model that computes what its source computes, what was done to it, and what to know."""
 
     model: onnx.ModelProto
     changes: list[str]
     notes: list[str]
-    ranks: dict[str, int]
 
 
 def _clean(source: onnx.ModelProto, path: Path) -> _Cleaned:
@@ -128,7 +128,8 @@ def _clean(source: onnx.ModelProto, path: Path) -> _Cleaned:
         model_checks.check_sizes(model.graph, path)
         difference = _difference(expected, model, feeds)
         if difference is None:
-            return _Cleaned(model, changes, given_up + notes, {name: value.ndim for name, value in expected.items()})
+            _state_ranks(model.graph, expected)
+            return _Cleaned(model, changes, [*given_up, *notes, *_broken_outputs(expected)])
         given_up.append(f"{what} was given up: {difference}")
     raise ModelError(f"{path}: {'; '.join(given_up)}; export it again with opset_version=17")
 
@@ -245,11 +246,27 @@ def _sides(value: onnx.ValueInfoProto) -> str:
     return f"[{', '.join(side.dim_param or str(side.dim_value or '?') for side in value.type.tensor_type.shape.dim)}]"
 
 
-def _tensor_info(value: onnx.ValueInfoProto, rank: int) -> TensorInfo:
-    """`rank` is taken where inference could not even tell how many sides there are."""
-    shape = shape_of(value)
-    sides = (UNKNOWN_SIDE,) * rank if shape is None else shape
-    return TensorInfo(value.name, sides, dtype_name(value.type.tensor_type.elem_type))
+def _tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:
+    return TensorInfo(value.name, shape_of(value) or (), dtype_name(value.type.tensor_type.elem_type))
+
+
+def _state_ranks(graph: onnx.GraphProto, outputs: Outputs) -> None:
+    """Declare open sides where inference could not even tell how many there are."""
+    for value in graph.output:
+        if shape_of(value) is None:
+            sides = value.type.tensor_type.shape
+            sides.ClearField("dim")
+            for _ in range(outputs[value.name].ndim):
+                sides.dim.add()
+
+
+def _broken_outputs(outputs: Outputs) -> list[str]:
+    """One sentence for each output that holds what is no number."""
+    return [
+        f"output {name} holds NaN on a random picture: if it does on real ones too, the model itself is broken"
+        for name, value in outputs.items()
+        if np.issubdtype(value.dtype, np.floating) and np.isnan(value).any()
+    ]
 
 
 def _random_feeds(model: onnx.ModelProto) -> Outputs:
@@ -257,7 +274,7 @@ def _random_feeds(model: onnx.ModelProto) -> Outputs:
     generator = np.random.default_rng(0)
     feeds: Outputs = {}
     for value in model.graph.input:
-        tensor = _tensor_info(value, 0)
+        tensor = _tensor_info(value)
         if tensor.dtype.startswith("float"):
             feeds[tensor.name] = generator.random(tensor.shape, np.float32).astype(tensor.dtype)
         elif tensor.dtype == "uint8":

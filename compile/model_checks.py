@@ -22,6 +22,8 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 HOLDS_INFINITY_BY_RIGHT = {"Where", "Clip", "Max", "Min", "Pad", "Expand", "ConstantOfShape"}
 """Operators for which an infinite constant is a bound or a mask, not a broken weight."""
 
+DRAWS_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+
 CONTROL_FLOW = {"If", "Loop", "Scan"}
 
 
@@ -131,6 +133,27 @@ def check_sizes(graph: onnx.GraphProto, path: Path) -> None:
                 f"{path}: tensor {value.name} of shape {sides} would take {size_bytes / 2**30:.1f} GiB, expected less "
                 "than 2; correct the input's size"
             )
+
+
+def check_determinism(graph: onnx.GraphProto, path: Path) -> None:
+    """Refuse a network that answers differently each time: nothing measured of it holds for the next frame.
+
+    Raises:
+        ModelError: a node that outputs depend on draws random numbers; it is named.
+    """
+    for node in all_nodes(graph):
+        if node.op_type in DRAWS_RANDOM or _drops_out(node, graph):
+            raise ModelError(
+                f"{path}: {label(node)} draws random numbers, expected the same answer for the same picture; export the "
+                "model in inference mode (model.eval()), without noise"
+            )
+
+
+def _drops_out(node: onnx.NodeProto, graph: onnx.GraphProto) -> bool:
+    """Whether a Dropout is told to train."""
+    mode = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
+    fixed = [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name == mode]
+    return any(bool(value) for value in fixed)
 
 
 def notes_on(graph: onnx.GraphProto) -> tuple[str, ...]:
