@@ -100,7 +100,7 @@ class OnnxRuntimeEngine:
         self._held.clear()
 
     def _bind_output(self, tensor: TensorInfo) -> None:
-        if -1 in tensor.shape:
+        if -1 in tensor.shape or not tensor.shape:  # the runtime says () of a scalar, and where it knows no rank too
             self._binding.bind_output(tensor.name)
             return
         array = np.zeros(tensor.shape, tensor.dtype)
