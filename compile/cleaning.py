@@ -6,30 +6,21 @@ outputs stay the same.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableSequence
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import inliner, numpy_helper, shape_inference, version_converter
+from onnx import inliner, numpy_helper, shape_inference
 
-from compile.model_checks import opset_of
 from compile.onnx_graph import (
     all_graphs,
     all_nodes,
     constants,
-    label,
     producers,
     tensors_read,
 )
-
-PER_CHANNEL_OPSET = 13
-"""QuantizeLinear and DequantizeLinear take an axis from here on. Source: ONNX operator changelog, opset 13."""
-
-RESIZE_RULES_OPSET = 11
-"""Resize says by attributes from here on how it finds its pixels. Source: ONNX operator changelog, opset 11."""
 
 OWN_SEPARATOR, PLAIN_SEPARATOR = "::", ":"
 """What is written into a graph later is named after what it belongs to: `images::codes`."""
@@ -110,30 +101,6 @@ def tidy(model: onnx.ModelProto) -> list[str]:
     if inputs:
         said.append(f"inputs that no output depends on dropped: {', '.join(inputs)}")
     return said
-
-
-def upgrade_opset(model: onnx.ModelProto) -> tuple[list[str], list[str]]:
-    """Lift an opset below 13 to 13, without which weights cannot be quantized per channel.
-
-    Returns:
-        What was done, and what to know where it could not be done: the node in the way. One of them is empty.
-    """
-    source_opset = opset_of(model)
-    if source_opset >= PER_CHANNEL_OPSET:
-        return [], []
-    asymmetric = {node.output[0] for node in all_nodes(model.graph) if _resizes_asymmetrically(node, source_opset)}
-    try:
-        upgraded = version_converter.convert_version(model, PER_CHANNEL_OPSET)
-    except (version_converter.ConvertError, RuntimeError, ValueError) as error:
-        return [], [_why_not_upgraded(model, error)]
-    for node in all_nodes(upgraded.graph):
-        if node.op_type == "Resize" and node.output[0] in asymmetric:
-            _set_text(node, "coordinate_transformation_mode", "asymmetric")
-            _set_text(node, "nearest_mode", "floor")
-    del upgraded.metadata_props[:]
-    upgraded.metadata_props.extend(model.metadata_props)
-    model.CopyFrom(upgraded)
-    return [f"opset {source_opset} → {PER_CHANNEL_OPSET}, which per-channel quantization needs"], []
 
 
 def set_ir_version(model: onnx.ModelProto) -> None:
@@ -271,27 +238,3 @@ def drop_unused(graph: onnx.GraphProto) -> tuple[int, int, list[str]]:
         keep(graph.input, lambda value: value.name in needed)
         return nodes, weights, inputs
     return nodes, weights, []
-
-
-def _resizes_asymmetrically(node: onnx.NodeProto, opset: int) -> bool:
-    """Whether a node resizes as was usual before opset 11: the converter drops this, and bilinear ones shift by half a
-    pixel. Source: ONNX operator specification, Resize of 10 and of 11; onnx, version_converter/adapters/resize_10_11.h.
-    """
-    return opset < RESIZE_RULES_OPSET and node.op_type in ("Upsample", "Resize")
-
-
-def _set_text(node: onnx.NodeProto, name: str, text: str) -> None:
-    keep(node.attribute, lambda attribute: attribute.name != name)
-    node.attribute.append(onnx.helper.make_attribute(name, text))
-
-
-def _why_not_upgraded(model: onnx.ModelProto, error: Exception) -> str:
-    """Name the node that the version converter stumbled over, where its message tells the operator."""
-    reason = " ".join(str(error).split())
-    words = set(re.findall(r"[A-Za-z0-9]+", reason))
-    culprit = next((node for node in model.graph.node if node.op_type in words), None)
-    where = f"{label(culprit)}: " if culprit is not None else ""
-    return (
-        f"opset {opset_of(model)} kept, so weights cannot be quantized per channel: {where}{reason[:200]}; "
-        f"export again with opset_version={PER_CHANNEL_OPSET} or newer"
-    )

@@ -7,7 +7,6 @@ random input, and the most ambitious cleaning whose outputs agree is taken; what
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,20 @@ import onnx
 from numpy.typing import NDArray
 
 from compile import cleaning, folding, model_checks
+from compile.input_shapes import fix_shapes
 from compile.onnx_file import read_onnx
-from compile.onnx_graph import UNKNOWN_SIDE, dtype_name, shape_of
+from compile.onnx_graph import dtype_name, shape_of
+from compile.opset import PER_CHANNEL_OPSET, upgrade_opset
 from perception.engines.engine import TensorInfo
 from perception.engines.onnxrt import OnnxRuntimeEngine
 from perception.errors import EngineError, ModelError
 
 LARGEST_DIFFERENCE = {"float16": 2e-2, "float32": 1e-3, "float64": 1e-6}
 """Between the model before and after cleaning, relative to the largest value of the output."""
+
+UPGRADE = "the upgrade of its opset"
+FOLLOWS = {UPGRADE: "; so nothing is quantized: export it again with opset_version=13 or newer"}
+"""What giving up a step means for its user."""
 
 Outputs = dict[str, NDArray[np.generic]]
 
@@ -84,7 +89,7 @@ def _import(path: Path, batch: int, shapes: Mapping[str, tuple[int, ...]]) -> Im
     changes += cleaning.drop_initializer_inputs(source)
     cleaning.set_ir_version(source)
     model_checks.check_interface(source.graph, path)
-    fixed = _fix_shapes(source, batch, shapes, path)
+    fixed = fix_shapes(source, batch, shapes, path)
     model_checks.check_structure(source, path)
     _know_shapes(source, path, anew=bool(fixed))
     cleaned = _clean(source, path)
@@ -122,15 +127,16 @@ def _clean(source: onnx.ModelProto, path: Path) -> _Cleaned:
     expected = _expected_outputs(source, feeds, path)
     given_up: list[str] = []
     normalised = any(node.op_type == "BatchNormalization" for node in source.graph.node)
-    attempts = [(False, True, "the upgrade of its opset"), (False, False, "tidying it")]
-    for fuse, upgrade, what in [(True, True, "fusing BatchNormalization")] * normalised + attempts:
+    old = model_checks.opset_of(source) < PER_CHANNEL_OPSET
+    attempts = [(True, True, "fusing BatchNormalization")] * normalised + [(False, True, UPGRADE)] * old
+    for fuse, upgrade, what in [*attempts, (False, False, "tidying it")]:
         model, changes, notes = _cleaned_copy(source, fuse=fuse, upgrade=upgrade)
         model_checks.check_sizes(model.graph, path)
         difference = _difference(expected, model, feeds)
         if difference is None:
             _state_ranks(model.graph, expected)
             return _Cleaned(model, changes, [*given_up, *notes, *_broken_outputs(expected)])
-        given_up.append(f"{what} was given up: {difference}")
+        given_up.append(f"{what} was given up: {difference}{FOLLOWS.get(what, '')}")
     raise ModelError(f"{path}: {'; '.join(given_up)}; export it again with opset_version=17")
 
 
@@ -160,7 +166,7 @@ def _cleaned_copy(
     changes = cleaning.tidy(model)
     notes: list[str] = []
     if upgrade:
-        upgraded, notes = cleaning.upgrade_opset(model)
+        upgraded, notes = upgrade_opset(model)
         changes += upgraded
         cleaning.name_nodes(model)
         cleaning.tidy(model)
@@ -170,80 +176,6 @@ def _cleaned_copy(
     cleaning.set_ir_version(model)
     cleaning.infer_shapes(model)
     return model, changes, notes
-
-
-def _fix_shapes(model: onnx.ModelProto, batch: int, shapes: Mapping[str, tuple[int, ...]], path: Path) -> list[str]:
-    """Give every input fixed sides: from `shapes`, the batch from `batch`.
-
-    Raises:
-        ModelError: a side stays open, contradicts the model, or `shapes` names an input that is not there.
-    """
-    names = [value.name for value in model.graph.input]
-    if unknown := sorted(set(shapes) - set(names)):
-        raise ModelError(f"{path}: no input {', '.join(unknown)} to give a shape, it has {', '.join(names)}")
-    said = []
-    for value in model.graph.input:
-        before = _sides(value)
-        where = f"{path}: input {value.name} has shape {before}"
-        if value.name in shapes:
-            after = _asked_shape(shape_of(value), shapes[value.name], where)
-        else:
-            after = _own_shape(value, batch, where, trained_side_px=_trained_sides(model))
-        if after != shape_of(value):
-            _set_shape(value, after)
-            said.append(f"input {value.name}: {before} → {list(after)}")
-    return said
-
-
-def _asked_shape(declared: tuple[int, ...] | None, asked: tuple[int, ...], where: str) -> tuple[int, ...]:
-    """What the caller asks for, where the model leaves it open. A side of 0 is open too: some exporters write it."""
-    same_rank = declared is None or len(asked) == len(declared)
-    fits = same_rank and all(old in (UNKNOWN_SIDE, 0, new) for old, new in zip(declared or (), asked, strict=False))
-    if not fits or min(asked, default=1) < 1:
-        raise ModelError(f"{where}, {list(asked)} was asked for; only open sides can be set, to 1 or more")
-    return asked
-
-
-def _own_shape(
-    value: onnx.ValueInfoProto, batch: int, where: str, *, trained_side_px: tuple[str, ...]
-) -> tuple[int, ...]:
-    """The declared shape with its batch fixed; every other side must be fixed already."""
-    declared = shape_of(value)
-    if declared is None:
-        raise ModelError(f"{where}, expected fixed sides; give --shape {value.name}=1,3,HEIGHT,WIDTH")
-    shape = list(declared)
-    if shape and shape[0] < 1 and len(shape) != 3:
-        shape[0] = batch
-    if min(shape, default=1) < 1:
-        sides = iter((*trained_side_px, *["SIZE"] * len(shape)))
-        example = ",".join(str(side) if side > 0 else next(sides) for side in shape)
-        raise ModelError(
-            f"{where}, expected fixed sides; give --shape {value.name}={example} with the size it was trained for, "
-            "or export it with that size"
-        )
-    if len(shape) == 4 and shape[0] != batch:
-        raise ModelError(f"{where}, expected batch {batch}; export it with batch {batch} or a dynamic batch")
-    return tuple(shape)
-
-
-def _trained_sides(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Height and width that the exporter noted as `imgsz` in the metadata; empty where it did not."""
-    noted = next((entry.value for entry in model.metadata_props if entry.key == "imgsz"), "")
-    return tuple(re.findall(r"\d+", noted))[:2]
-
-
-def _set_shape(value: onnx.ValueInfoProto, shape: tuple[int, ...]) -> None:
-    sides = value.type.tensor_type.shape
-    sides.ClearField("dim")
-    for side in shape:
-        sides.dim.add().dim_value = side
-
-
-def _sides(value: onnx.ValueInfoProto) -> str:
-    """The declared shape as people know it, with the exporter's names for open sides."""
-    if shape_of(value) is None:
-        return "(none)"
-    return f"[{', '.join(side.dim_param or str(side.dim_value or '?') for side in value.type.tensor_type.shape.dim)}]"
 
 
 def _tensor_info(value: onnx.ValueInfoProto) -> TensorInfo:

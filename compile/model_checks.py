@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from compile.onnx_file import all_tensors
-from compile.onnx_graph import all_nodes, constants, consumers, dtype_name, label
+from compile.onnx_graph import all_nodes, constants, consumers, dtype_name, element_types_of, label
 from perception.errors import ModelError
 
 OLDEST_OPSET, NEWEST_OPSET = 9, 21
@@ -23,6 +24,9 @@ HOLDS_INFINITY_BY_RIGHT = {"Where", "Clip", "Max", "Min", "Pad", "Expand", "Cons
 """Operators for which an infinite constant is a bound or a mask, not a broken weight."""
 
 DRAWS_RANDOM = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+
+WEIGHT_CARRIERS = frozenset({"Conv", "ConvTranspose", "DeformConv", "Gemm", "GRU", "LSTM", "MatMul", "RNN"})
+"""Operators where most weights lie, whatever an engine can do with them."""
 
 CONTROL_FLOW = {"If", "Loop", "Scan"}
 
@@ -102,7 +106,7 @@ def check_weights(model: onnx.ModelProto, path: Path) -> None:
     for tensor in all_tensors(model):
         array = _array_of(tensor, path)
         if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
-            raise ModelError(f"{path}: {_not_a_number(tensor, int(np.isnan(array).sum()), 'NaN')}")
+            raise ModelError(f"{path}: {_not_a_number(model.graph, tensor, int(np.isnan(array).sum()), 'NaN')}")
     _refuse_infinite_weights(model.graph, path)
 
 
@@ -144,8 +148,8 @@ def check_determinism(graph: onnx.GraphProto, path: Path) -> None:
     for node in all_nodes(graph):
         if node.op_type in DRAWS_RANDOM or _drops_out(node, graph):
             raise ModelError(
-                f"{path}: {label(node)} draws random numbers, expected the same answer for the same picture; export the "
-                "model in inference mode (model.eval()), without noise"
+                f"{path}: {label(node)} draws random numbers, expected the same answer for the same picture; export "
+                "the model in inference mode (model.eval()), without noise"
             )
 
 
@@ -166,7 +170,18 @@ def notes_on(graph: onnx.GraphProto) -> tuple[str, ...]:
     quantized = sum(node.op_type in ("QuantizeLinear", "QLinearConv", "ConvInteger") for node in graph.node)
     if quantized:
         notes.append(f"already quantized ({quantized} quantizing nodes): give the float model to let compile choose")
+    types = element_types_of(graph)
+    halves = [node for node in graph.node if node.op_type in WEIGHT_CARRIERS and _is_half(node, types)]
+    if halves:
+        notes.append(
+            f"{len(halves)} layers have weights of float16 (the first is {label(halves[0])}): they stay as they are; "
+            "export the model in float32 to let compile quantize it"
+        )
     return tuple(notes)
+
+
+def _is_half(node: onnx.NodeProto, types: Mapping[str, int]) -> bool:
+    return any(types.get(name) == onnx.TensorProto.FLOAT16 for name in node.input[1:2])
 
 
 def _is_text(content: bytes) -> bool:
@@ -195,15 +210,23 @@ def _refuse_infinite_weights(graph: onnx.GraphProto, path: Path) -> None:
         if not np.issubdtype(array.dtype, np.floating) or np.isfinite(array).all():
             continue
         if not all(node.op_type in HOLDS_INFINITY_BY_RIGHT for node in readers[tensor.name]):
-            raise ModelError(f"{path}: {_not_a_number(tensor, int(np.isinf(array).sum()), 'infinite')}")
+            raise ModelError(f"{path}: {_not_a_number(graph, tensor, int(np.isinf(array).sum()), 'infinite')}")
 
 
-def _not_a_number(tensor: onnx.TensorProto, count: int, what: str) -> str:
+def _not_a_number(graph: onnx.GraphProto, tensor: onnx.TensorProto, count: int, what: str) -> str:
     total = max(1, int(np.prod(list(tensor.dims), dtype=object)))
+    node = next((node for node in all_nodes(graph) if _holds(node, tensor)), None)
+    where = "" if node is None else f" of {label(node)}"
     return (
-        f"initializer {tensor.name or '(constant)'} holds {count} {what} of {total} values, expected finite weights; "
-        "the training or a float16 export went wrong, export it again"
+        f"initializer {tensor.name or '(constant)'}{where} holds {count} {what} of {total} values, expected finite "
+        "weights; the training or a float16 export went wrong, export it again"
     )
+
+
+def _holds(node: onnx.NodeProto, tensor: onnx.TensorProto) -> bool:
+    """Whether a node reads a tensor, or is the Constant that it is kept in."""
+    kept = any(attribute.t == tensor for attribute in node.attribute if attribute.HasField("t"))
+    return kept or (bool(tensor.name) and tensor.name in node.input)
 
 
 def _article(dtype: str) -> str:

@@ -14,12 +14,10 @@ import numpy as np
 import onnx
 
 from compile.graph import GraphView
+from compile.model_checks import WEIGHT_CARRIERS
 from compile.onnx_graph import all_nodes, attribute_of, subgraphs
 
 Scope = Literal["weighted", "chains"]
-
-WEIGHT_CARRIERS = frozenset({"Conv", "ConvTranspose", "DeformConv", "Gemm", "GRU", "LSTM", "MatMul", "RNN"})
-"""Operators where most weights lie, whatever an engine can do with them: those left in float are named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -381,7 +381,7 @@ def test_an_input_that_no_frame_can_feed_is_refused(tmp_path: Path, value_type: 
 def test_a_weight_that_is_no_number_is_refused_by_name(tmp_path: Path, value: float, what: str) -> None:
     sketch = Sketch(x=[1, 4])
     sketch.output(sketch.node("Mul", "x", sketch.weight(np.float32([1, value, 1, 1]), "broken")), "y", [1, 4])
-    assert f"initializer broken holds {what} values" in refused(sketch.save(tmp_path / "m.onnx"))
+    assert f"initializer broken of node Mul_0 (Mul) holds {what} values" in refused(sketch.save(tmp_path / "m.onnx"))
 
 
 def test_a_weight_of_the_wrong_length_is_refused_by_name(tmp_path: Path) -> None:
