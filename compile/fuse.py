@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from compile.onnx_graph import all_nodes
 from perception.model_spec import PictureInput
 
 
@@ -39,7 +40,7 @@ def fuse_input(model: onnx.ModelProto, picture: PictureInput) -> tuple[onnx.Mode
         update={"dtype": "uint8", "layout": "NHWC", "scale": 1.0, "mean": (0.0,) * 3, "std": (1.0,) * 3}
     )
     normalised = f"{picture.tensor}::normalised"
-    for node in fused.graph.node:
+    for node in all_nodes(fused.graph):  # those in bodies too, which reach out for it
         node.input[:] = [normalised if name == picture.tensor else name for name in node.input]
     _retype_input(fused.graph, plain)
     nodes, constants = _normalising_nodes(picture, normalised)

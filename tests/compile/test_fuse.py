@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from compile.backends.onnxrt import build, opened
 from compile.fuse import fuse_input
@@ -55,6 +57,24 @@ def test_an_nhwc_network_is_fused_without_a_transpose(tmp_path: Path) -> None:
         assert first_difference(Subject(spec, before), Subject(fused_spec, after), FRAMES) is None
     added = [node.op_type for node in onnx.load_from_string(content).graph.node][:3]
     assert added == ["Cast", "Mul", "Add"]
+
+
+def test_a_branch_that_reaches_out_for_the_picture_is_given_the_normalised_one(tmp_path: Path) -> None:
+    sketch = segmenter()
+    branches = {}
+    for name, operator in (("then", "Relu"), ("else", "Abs")):
+        result = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, HEIGHT_PX, WIDTH_PX])
+        node = helper.make_node(operator, ["images"], [name], name)
+        branches[f"{name}_branch"] = helper.make_graph([node], name, [], [result])
+    bright = sketch.node("Greater", sketch.node("ReduceMean", "images", keepdims=0), sketch.weight(np.float32(0)))
+    gated = sketch.node("If", bright, name="gate", **branches)
+    first = next(node for node in sketch.nodes if node.name == "first")
+    first.input[0] = gated
+    sketch.nodes[:] = sketch.nodes[-3:] + sketch.nodes[:-3]
+    model = imported_graph(sketch, tmp_path).model
+    fused_spec, content = fused(SEGMENTER_SPEC, model)
+    with opened(build(model), threads=1) as before, opened(content, threads=1) as after:
+        assert first_difference(Subject(SEGMENTER_SPEC, before), Subject(fused_spec, after), FRAMES) is None
 
 
 def test_a_fusion_that_changes_results_is_told_by_frame(tmp_path: Path) -> None:
