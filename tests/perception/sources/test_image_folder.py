@@ -91,6 +91,14 @@ def test_a_truncated_picture_is_named_after_those_before_it(tmp_path, suffix, ke
         next(frames)
 
 
+def test_nothing_is_said_of_a_truncated_picture_but_the_error(tmp_path, capfd):
+    (path,) = write_pictures(tmp_path, ["a.png"]).iterdir()
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(SourceError, match=r"a\.png: cannot be decoded"):
+        ImageFolder(tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_truncated_jpeg_is_noticed_though_its_thumbnail_is_whole(tmp_path):
     whole = jpeg_with_thumbnail(picture(0))
     (tmp_path / "a.jpg").write_bytes(whole)
