@@ -199,8 +199,11 @@ class _Draft:
             self.sharing.append((node.input[0], output))
 
     def _absorbing(self, node: onnx.NodeProto) -> str:
-        """The tensor that carries the output's pair: behind an activation which the clamping replaces."""
-        reader = self.graph.only_reader(node.output[0])
+        """The tensor that carries the output's pair: behind an activation which the clamping replaces.
+
+        Behind what passes values through nothing is replaced: the grid it shares with its input reaches further.
+        """
+        reader = None if node.op_type in self.rules.pass_through_ops else self.graph.only_reader(node.output[0])
         if reader is None or reader.op_type not in self.rules.absorbs or not _keeps_zero(self.graph, reader):
             return str(node.output[0])
         self.absorbed[reader.name] = node.name

@@ -142,6 +142,16 @@ def exported_by_tensorflow() -> Sketch:
     return net.image(tensor)
 
 
+def rectified_late() -> Sketch:
+    """The Relu behind a transposition, as TensorFlow's exporters put it, and behind a pooling."""
+    net = Net(images=[1, 32, 32, 3])
+    tensor = net.convolved(net.node("Transpose", "images", perm=[0, 3, 1, 2]), 3, 8, name="first")
+    tensor = net.node("Relu", net.node("Transpose", tensor, perm=[0, 2, 3, 1]))
+    tensor = net.convolved(net.node("Transpose", tensor, perm=[0, 3, 1, 2]), 8, 8, name="second")
+    tensor = net.node("Relu", net.node("MaxPool", tensor, kernel_shape=[2, 2], strides=[2, 2]))
+    return net.image(net.convolved(tensor, 8, 4, name="head"))
+
+
 def constants_in_nodes() -> Sketch:
     """Weights as Constant nodes, bias too."""
     net = picture()
@@ -698,6 +708,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "Softmax, opset 12": Architecture(softmax_of_four_dimensions, OF_12, ends=HEAD),
     "If, opset 11": Architecture(reaching_out, OF_11, ends=HEAD),
     "NHWC": Architecture(exported_by_tensorflow, ends=("conv2",)),
+    "rectified late": Architecture(rectified_late, ends=HEAD),
     "Constant nodes": Architecture(constants_in_nodes, ends=("second",)),
     "normalised before": Architecture(lambda: normalised_apart(before=True), ends=HEAD),
     "normalised behind a sum": Architecture(lambda: normalised_apart(before=False), ends=HEAD),

@@ -120,6 +120,12 @@ def test_tensorrt_pairs_the_skip_branch_of_a_residual_sum_only(tmp_path):
     assert main not in readers
 
 
+def test_a_relu_behind_what_shares_its_inputs_scale_stays(tmp_path):
+    placement = placed(tmp_path, "Conv", "MaxPool", "Relu", "Conv", scope="chains")
+    assert placement.absorbed == {}
+    assert placement.integer_nodes == ("conv0", "maxpool1", "conv3")
+
+
 def test_a_relu_whose_tensor_others_read_stays(tmp_path):
     sketch = Sketch(x=[1, 16, 8, 8])
     features = sketch.conv("x", 16, 16, name="conv")
