@@ -224,6 +224,47 @@ def agreement(
     return Agreement(*np.array(counts, np.int64).reshape(-1, 3).T)
 
 
+def drift(reference: Sequence[Result], candidate: Sequence[Result], *, score: float = AGREED_SCORE) -> float:
+    """How far two engines are apart on the same frames, from 0 to 1: finer than agreement, which only counts.
+
+    Each detection of one engine is held against the most alike one of the other, of the same class, whatever its
+    score: what differs is the score and the place. Masks differ pixel by pixel.
+
+    Args:
+        reference: what the reference says, one result a frame, with detections well below `score` too.
+        candidate: what the candidate says about the same frames.
+        score: detections from which on are held against the others.
+
+    Returns:
+        Mean over detections of both engines; NaN where neither has one.
+    """
+    apart = [
+        _pixels_apart(expected, got)
+        if isinstance(expected, SegmentationMap)
+        else np.concatenate((_boxes_apart(expected, got, score), _boxes_apart(got, expected, score)))
+        for expected, got in zip(reference, candidate, strict=True)
+    ]
+    every = np.concatenate(apart)
+    return float(every.mean()) if len(every) else math.nan
+
+
+def _boxes_apart(asked: Result, others: Result, score: float) -> NDArray[np.float64]:
+    if not isinstance(asked, Detections) or not isinstance(others, Detections):
+        raise ValueError("drift: got detections from one engine and a mask from the other")
+    asked = asked.at_least(score)
+    if not len(asked) or not len(others):
+        return np.ones(len(asked))
+    overlaps = _overlaps(asked.boxes_px, others.boxes_px) * (asked.class_ids[:, None] == others.class_ids)
+    apart = 1 - overlaps + np.abs(asked.scores[:, None] - others.scores)
+    nearest: NDArray[np.float64] = np.minimum(apart.min(axis=1), 1.0)
+    return nearest
+
+
+def _pixels_apart(expected: SegmentationMap, got: Result) -> NDArray[np.float64]:
+    agreed, size, _ = _agreed_pixels(expected, got)
+    return np.array([1 - agreed / size])
+
+
 def _agreed_boxes(expected: Detections, got: Result, *, score: float, iou: float) -> tuple[int, int, int]:
     if not isinstance(got, Detections):
         raise ValueError("agreement: got detections from one engine and a mask from the other")

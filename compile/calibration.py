@@ -119,8 +119,10 @@ def refuse_overlap(calibration: CalibrationSet, evaluation: Recordings) -> None:
         )
 
 
-def held_out(candidates: Sequence[SurveyedFrame]) -> tuple[list[SurveyedFrame], list[SurveyedFrame]]:
-    """Split recordings in time: (what may calibrate, the last quarter of every camera for evaluation).
+def held_out(
+    candidates: Sequence[SurveyedFrame], share: float = HELD_OUT_SHARE
+) -> tuple[list[SurveyedFrame], list[SurveyedFrame]]:
+    """Split recordings in time: (the early frames, the last `share` of every camera).
 
     Near in time is near in look: a random split would evaluate on neighbours of calibration frames.
     """
@@ -130,7 +132,7 @@ def held_out(candidates: Sequence[SurveyedFrame]) -> tuple[list[SurveyedFrame], 
     late = {
         candidate.key
         for members in by_camera.values()
-        for candidate in members[len(members) - int(len(members) * HELD_OUT_SHARE) :]
+        for candidate in members[len(members) - int(len(members) * share) :]
     }
     early = [candidate for candidate in candidates if candidate.key not in late]
     return early, [candidate for candidate in candidates if candidate.key in late]

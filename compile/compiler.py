@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,24 +14,27 @@ from typing import cast
 from pydantic import JsonValue
 
 from compile.backends.onnxrt import ENGINE_FILE, node_times, opened
-from compile.contest import Contest, hold_contest, losses_document
+from compile.contest import Contest, losses_document
+from compile.coverage import coverage_of
 from compile.decide import Decision
 from compile.job import CompileOptions, Job, open_job
+from compile.layers import layers_document
 from compile.manifest import build_entries
 from compile.parity import Parity, Subject, compare
 from compile.placement import RULES
-from compile.recipes import Quantizer, kept_by_pattern
+from compile.recipes import Candidate, Quantizer, kept_by_pattern
+from compile.search import layer_times, search
 from compile.shipment import Fusion, Shipment, prepare_shipment
+from compile.target import TRACED_RUNS, OnnxRuntimeTarget
 from hw_profiles.machine import INT8_FEATURES, Machine
 from hw_profiles.profile import Profile
 from perception.errors import OutputError
-from perception.files import cannot_write, json_bytes
+from perception.files import cannot_write, json_bytes, sha256_of_bytes
 from perception.package import MANIFEST, PROFILE, SPEC, EngineEntry, EnginePackage, write_package
 from perception.preprocess import Preprocessor
 from perception.terminal import Terminal
 
 DEFAULT_OPTIONS = CompileOptions()
-TRACED_RUNS = 10
 PARITY_FRAMES = 32
 
 
@@ -44,9 +48,11 @@ class CompileOutcome:
         reference: the float package, where one was asked for.
         fusion: of the input.
         parity: the shipped engine against float.
+        search: how the search went, as `compile.json` holds it.
     """
 
     decision: Decision
+    search: dict[str, JsonValue]
     package: EnginePackage | None = None
     reference: EnginePackage | None = None
     fusion: Fusion | None = None
@@ -84,17 +90,21 @@ def compile_model(
         options=options,
         terminal=terminal or Terminal(quiet=True),
     )
+    job.store.tidy()
     quantizer = _quantizer(job)
-    contest = hold_contest(job, quantizer)
+    started_s = time.monotonic()
+    contest = search(job, quantizer, OnnxRuntimeTarget(job.threads))
+    searched = _search(contest, time.monotonic() - started_s)
     decision = contest.decision()
     if decision.chosen is None:
-        return CompileOutcome(decision)
+        return CompileOutcome(decision, searched)
     shipment = prepare_shipment(job, contest.candidates[decision.chosen.name])
     reference = Shipment.unfused(quantizer.float_candidate(), job.spec, "this is the reference")
     parity = _parity(job, reference, shipment)
-    report = _report(contest, decision, shipment, parity)
+    report = {**_report(contest, decision, shipment, parity), "search": searched}
     return CompileOutcome(
         decision,
+        searched,
         package=_write(job, shipment, output, report=report),
         reference=_write(job, reference, options.reference_output) if options.reference_output is not None else None,
         fusion=shipment.fusion,
@@ -138,6 +148,8 @@ def _quantizer(job: Job) -> Quantizer:
         keep_float=kept_by_pattern(job.graph, job.options.keep_float),
         weight_bits=weight_bits(job.machine),
         threads=job.threads,
+        identity=(job.imported.source_sha256, sha256_of_bytes(job.spec.to_yaml().encode()), job.calibration.sha256),
+        store=job.store,
     )
 
 
@@ -164,6 +176,8 @@ def _report(contest: Contest, decision: Decision, shipment: Shipment, parity: Pa
         "kept_float": dict(shipment.candidate.kept_float),
         "cannot_be_quantized": dict(shipment.candidate.unfit),
         "layer_losses": losses_document(contest.losses),
+        "layers": _layers(contest, shipment.candidate),
+        "coverage": coverage_of(job.calibration.recordings.chosen, recordings.chosen).document(),
         "time_by_operator": _time_by_operator(job, shipment),
         "evaluation": {
             "recordings": [dict(source) for source in recordings.sources()],
@@ -172,6 +186,57 @@ def _report(contest: Contest, decision: Decision, shipment: Shipment, parity: Pa
         },
         "machine": cast("JsonValue", job.machine.document()),
         "threads": job.threads,
+    }
+
+
+def _layers(contest: Contest, candidate: Candidate) -> list[JsonValue]:
+    """What became of each weighted layer, and the figures known of it."""
+    why_float = {**candidate.unfit, **candidate.kept_float}
+    if candidate.recipe is None:
+        why_float = {node.name: "float ships" for node in contest.quantizer.graph.nodes}
+    losses = next(iter(contest.losses.values()), [])
+    figures: dict[str, Mapping[str, float]] = {
+        "macs": contest.macs,
+        "loss": {loss.node: loss.noise_share for loss in losses},
+        "task_effect": contest.effects,
+        "time_us_float": layer_times(contest, contest.reference),
+        "time_us": layer_times(contest, candidate),
+    }
+    return layers_document(
+        contest.quantizer.graph,
+        contest.quantizer.rules,
+        integer_nodes=candidate.integer_nodes,
+        why_float=why_float,
+        figures=figures,
+    )
+
+
+def _search(contest: Contest, seconds: float) -> dict[str, JsonValue]:
+    """How the search went: every engine it tried, on its own frames, and what it cost."""
+    front = contest.front()
+    points: list[JsonValue] = [
+        {
+            "name": name,
+            "agreement": grade.agreement,
+            "drift": grade.apart,
+            "time_ratio": contest.latencies[name].ratio.middle if name in contest.latencies else None,
+            "float_macs_share": contest.float_share(name),
+            "float_layers": contest.candidates[name].weighted_layers - contest.candidates[name].integer_layers,
+            "on_front": name in front,
+            "graded": name in contest.grades,
+            "failure": grade.failure,
+        }
+        for name, grade in contest.trials.items()
+    ]
+    store = contest.job.store
+    return {
+        "seconds": seconds,
+        "cached": store.recalled > store.made,
+        "answers": {"recalled": store.recalled, "made": store.made},
+        "objective": "latency" if contest.target.is_timed else "multiply-adds",
+        "frames": 0 if contest.trial is None else len(contest.trial.recordings),
+        "points": points,
+        "notes": list(contest.notes),
     }
 
 

@@ -1,29 +1,31 @@
-"""Candidates against float: graded on frames nobody calibrated on, timed side by side, weighed by the law."""
+"""What was measured of every engine that might ship: tried on frames of the search, timed beside float, and graded.
+
+The search tries engines on frames of its own. The frames that grade are seen by finalists only, so that their figures
+are not those of the luckiest of many.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
 
 from pydantic import JsonValue
 
-from compile.backends.onnxrt import opened
+from compile.cost import cost_of
 from compile.decide import Decision, Limits, Row, decide
 from compile.grading import Examination, Grade
 from compile.job import Job
-from compile.recipes import Candidate, Quantizer, Recipe, usable_recipes
+from compile.recipes import Candidate, Quantizer
 from compile.sensitivity import LayerLoss
+from compile.target import Target
 from compile.timing import Latency, time_side_by_side
 from perception.engines.engine import Engine, Tensors
-from perception.errors import EngineError
+from perception.errors import CalibrationError, EngineError
+from perception.files import sha256_of_bytes
 from perception.preprocess import Preprocessor
-
-KEEP_RUNGS = (1, 2, 4, 8, 16)
-"""How many of the worst layers are tried in float, until the accuracy is within the limit."""
-
-HOPELESSLY_SLOW = 1.1
-"""Times as long as float, at the near end of its interval: keeping layers float moves it towards float, not past it."""
 
 AGAIN = "fp32 again"
 UNGRADED = Grade(0.0, 1.0, {})
@@ -31,35 +33,103 @@ UNGRADED = Grade(0.0, 1.0, {})
 
 @dataclass(slots=True)
 class Contest:
-    """What was measured so far.
+    """Everything measured so far.
 
     Attributes:
-        exam: grades engines; None where float was demanded and nothing is compared.
+        exam: grades finalists; None where float was demanded and nothing is compared.
+        trial: tries candidates of the search; None where none is tried.
         candidates: by name, float first.
+        trials: candidate → how it did on the search's frames.
+        grades: finalist → how it did on the frames that grade.
         losses: recipe → what each layer loses by it, greatest first.
+        effects: layer → drift of the whole network from float with that layer alone in 8 bits.
         noise: share by which float differs from itself.
+        ends_at: when the search stops, on the monotonic clock; None where it takes its time.
+        notes: what people should know of how it went.
     """
 
     job: Job
     quantizer: Quantizer
-    exam: Examination | None
+    target: Target
+    exam: Examination | None = None
+    trial: Examination | None = None
     candidates: dict[str, Candidate] = field(default_factory=dict)
+    trials: dict[str, Grade] = field(default_factory=dict)
     grades: dict[str, Grade] = field(default_factory=dict)
     latencies: dict[str, Latency] = field(default_factory=dict)
     losses: dict[str, list[LayerLoss]] = field(default_factory=dict)
+    effects: dict[str, float] = field(default_factory=dict)
     noise: float = 0.0
+    ends_at: float | None = None
+    notes: list[str] = field(default_factory=list)
+    macs: dict[str, int] = field(default_factory=dict)
 
-    def decision(self) -> Decision:
-        """Weigh everything measured."""
-        rows = [self._row(candidate) for candidate in self.candidates.values()]
-        return decide(rows, self.limits, wish=self.job.options.precision)
+    def __post_init__(self) -> None:
+        weighted = {n.name for n in self.quantizer.graph.nodes if n.op_type in self.quantizer.rules.weighted_ops}
+        nodes = cost_of(self.job.imported.model).nodes
+        self.macs = {cost.node: cost.macs for cost in nodes if cost.node in weighted}
+
+    @property
+    def reference(self) -> Candidate:
+        """The float engine."""
+        return next(iter(self.candidates.values()))
 
     @property
     def limits(self) -> Limits:
         """What candidates must keep, with the noise measured so far."""
         metric = self.exam.metric if self.exam is not None else "nothing"
         options = self.job.options
-        return Limits(metric, max_loss=options.max_loss, min_agreement=options.min_agreement, noise=self.noise)
+        return Limits(
+            metric,
+            max_loss=options.max_loss,
+            min_agreement=options.min_agreement,
+            noise=self.noise,
+            budget_ms=options.budget_ms,
+        )
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether the time that was granted to the search is over."""
+        return self.ends_at is not None and time.monotonic() >= self.ends_at
+
+    def decision(self) -> Decision:
+        """Weigh everything that was graded."""
+        rows = [self._row(candidate) for name, candidate in self.candidates.items() if self._is_weighed(name)]
+        return decide(rows, self.limits, wish=self.job.options.precision)
+
+    def cost(self, name: str) -> float:
+        """What the search saves: time over float's where it is measured, else the share of multiply-adds in float."""
+        latency = self.latencies.get(name)
+        return self.float_share(name) if latency is None else latency.ratio.middle
+
+    def float_share(self, name: str) -> float:
+        """Share of the multiply-adds that a candidate computes in float."""
+        total = sum(self.macs.values())
+        integer = sum(self.macs.get(node, 0) for node in self.candidates[name].integer_nodes)
+        return 1 - integer / total if total else 1.0
+
+    def failed(self, name: str) -> bool:
+        """Whether a candidate could not even run."""
+        return any(name in graded and bool(graded[name].failure) for graded in (self.trials, self.grades))
+
+    def passes(self, name: str) -> bool:
+        """Whether a candidate is within the limits on the frames of the search."""
+        grade = self.trials.get(name, UNGRADED)
+        loss = 0.0 if self.job.options.labels is not None else grade.loss
+        return not grade.failure and self.limits.admit(loss=loss, agreement=grade.agreement)
+
+    def front(self) -> list[str]:
+        """Candidates that none beats in both cost and drift, the cheapest first."""
+        tried = [name for name in self.trials if not self.failed(name) and self.candidates[name].recipe is not None]
+        ordered = sorted(tried, key=lambda name: (self.cost(name), self.trials[name].apart))
+        kept: list[str] = []
+        for name in ordered:
+            if not kept or self.trials[name].apart < self.trials[kept[-1]].apart:
+                kept.append(name)
+        return kept
+
+    def _is_weighed(self, name: str) -> bool:
+        return self.candidates[name].recipe is None or name in self.grades
 
     def _row(self, candidate: Candidate) -> Row:
         grade = self.grades.get(candidate.name, UNGRADED)
@@ -77,111 +147,118 @@ class Contest:
         )
 
 
-def hold_contest(job: Job, quantizer: Quantizer) -> Contest:
-    """Measure float and, unless float was demanded, every INT8 candidate.
+def open_exams(contest: Contest, *, searching: bool) -> None:
+    """Let the float engine say what it says about all frames.
 
     Raises:
-        LabelError, CalibrationError: float itself finds nothing on the frames to grade on.
-        ModelError, EngineError: the network fails on a real frame.
+        LabelError, CalibrationError: it finds nothing on the frames that grade.
     """
-    reference = quantizer.float_candidate()
-    wanted = job.options.precision != "fp32"
-    recipes = usable_recipes(quantizer, job.profile.engine_kind) if wanted and "int8" in job.profile.precisions else ()
-    exam = _open_exam(job, reference) if recipes or job.options.labels is not None else None
-    contest = Contest(job, quantizer, exam, {reference.name: reference})
-    if exam is not None:
-        contest.grades[reference.name] = exam.reference
-    if recipes:
-        _calibrate(contest, recipes)
-        _grade(contest, [quantizer.candidate(recipe) for recipe in recipes])
-    _time(contest, list(contest.candidates))
-    for scope in dict.fromkeys(recipe.scope for recipe in recipes):
-        _keep_worst_float(contest, [recipe for recipe in recipes if recipe.scope == scope])
-    _time(contest, [name for name in contest.candidates if _is_accurate(contest, name)])
-    return contest
-
-
-def _open_exam(job: Job, reference: Candidate) -> Examination:
-    with opened(reference.content, threads=job.threads) as engine:
-        return Examination(job.spec, job.evaluation, engine)
-
-
-def _calibrate(contest: Contest, recipes: Sequence[Recipe]) -> None:
-    with contest.job.terminal.progress("watching every tensor on the calibration frames", None) as step:
-        contest.quantizer.observe(recipes, step)
-
-
-def _grade(contest: Contest, candidates: Sequence[Candidate]) -> None:
-    job, exam = contest.job, contest.exam
-    if exam is None:
-        raise ValueError("contest: has no examination to grade by")
-    with job.terminal.progress(
-        "comparing with float, frame by frame", len(candidates) * len(job.evaluation.recordings)
-    ) as step:
-        for candidate in candidates:
-            try:
-                with opened(candidate.content, threads=job.threads) as engine:
-                    grade = exam.grade(exam.results(job.spec, engine, step))
-            except EngineError as error:
-                grade = Grade(1.0, 0.0, {}, failure=str(error))
-            contest.grades[candidate.name] = grade
-            contest.candidates[candidate.name] = candidate
-
-
-def _keep_worst_float(contest: Contest, recipes: Sequence[Recipe]) -> None:
-    """Give the layers that lose most back to float, more and more of them, until the accuracy is within the limit."""
-    best = max(recipes, key=lambda recipe: contest.grades[recipe.name].agreement)
-    if _failed(contest, best.name) or _is_accurate(contest, best.name) or _is_hopelessly_slow(contest, best.name):
-        return
-    with contest.job.terminal.progress(f"finding what each layer loses by {best.name}", None):
-        losses = contest.losses[best.name] = contest.quantizer.losses(best)
-    for rung in KEEP_RUNGS:
-        if rung >= len(losses):
-            return
-        kept = {loss.node: f"loses {loss.noise_share:.1%} of its signal" for loss in losses[:rung]}
-        candidate = contest.quantizer.candidate(best, kept)
-        _grade(contest, [candidate])
-        if _is_accurate(contest, candidate.name):
-            return
-
-
-def _failed(contest: Contest, name: str) -> bool:
-    return name in contest.grades and bool(contest.grades[name].failure)
-
-
-def _is_accurate(contest: Contest, name: str) -> bool:
-    grade = contest.grades.get(name, UNGRADED)
-    return contest.limits.admit(loss=grade.loss, agreement=grade.agreement)
-
-
-def _is_hopelessly_slow(contest: Contest, name: str) -> bool:
-    return contest.job.options.precision == "auto" and contest.latencies[name].ratio.low > HOPELESSLY_SLOW
-
-
-def _time(contest: Contest, names: Sequence[str]) -> None:
-    """Time those not timed yet beside float, and float beside itself."""
-    new = [name for name in names if name not in contest.latencies and not _failed(contest, name)]
-    if not new:
-        return
     job = contest.job
-    feeds = _one_feed(job)
-    reference = next(iter(contest.candidates))
-    with ExitStack() as stack, job.terminal.progress("timing engines side by side", None) as step:
-        jobs = {}
-        for name in dict.fromkeys((reference, *new, AGAIN)):
-            content = contest.candidates[reference if name == AGAIN else name].content
-            jobs[name] = _inference(stack.enter_context(opened(content, threads=job.threads)), feeds)
-        timed = time_side_by_side(jobs, reference=reference, budget_s=job.options.timing_s, advance=step)
+    with contest.target.opened(contest.reference.content) as engine:
+        contest.exam = Examination(job.spec, job.evaluation, engine)
+        contest.grades[contest.reference.name] = contest.exam.reference
+        if searching:
+            contest.trial = _trial(contest, engine)
+            contest.trials[contest.reference.name] = contest.trial.reference
+
+
+def _trial(contest: Contest, engine: Engine) -> Examination:
+    """On the first frames that float reports anything on: of the search, of the calibration, of the grading."""
+    job = contest.job
+    for words, recordings in (
+        ("", job.search),
+        ("the search ran on calibration frames: float reports nothing on the others", job.calibration.recordings),
+        ("the search ran on frames that grade: float reports nothing on the others", job.evaluation.recordings),
+    ):
+        try:
+            trial = Examination.unlabelled(job.spec, recordings, engine)
+        except CalibrationError as error:
+            nothing = error
+            continue
+        contest.notes += [words] if words else []
+        return trial
+    raise nothing
+
+
+def try_out(contest: Contest, candidates: Iterable[Candidate]) -> None:
+    """Try candidates on the frames of the search."""
+    chosen = list(candidates)
+    if contest.trial is None:
+        raise ValueError("contest: has no frames to try candidates on")
+    _grade(contest, chosen, contest.trial, "trying engines on the frames of the search")
+
+
+def grade(contest: Contest, names: Iterable[str]) -> None:
+    """Grade finalists on frames that neither calibrated nor searched."""
+    chosen = [contest.candidates[name] for name in names if name not in contest.grades]
+    if contest.exam is None:
+        raise ValueError("contest: has no examination to grade by")
+    _grade(contest, chosen, contest.exam, "grading on frames not seen before")
+
+
+def _grade(contest: Contest, candidates: Sequence[Candidate], exam: Examination, words: str) -> None:
+    results = contest.trials if exam is contest.trial else contest.grades
+    with contest.job.terminal.progress(words, len(candidates) * len(exam.recordings)) as step:
+        for candidate in candidates:
+            key = ("grade", sha256_of_bytes(candidate.content), *_graded_by(contest, exam))
+
+            def measured(content: bytes = candidate.content) -> JsonValue:
+                return asdict(_grade_of(contest, content, exam, step))
+
+            document = cast("dict[str, Any]", contest.job.store.document(key, measured))
+            results[candidate.name] = Grade(**document)
+            contest.candidates.setdefault(candidate.name, candidate)
+
+
+def _graded_by(contest: Contest, exam: Examination) -> tuple[JsonValue, ...]:
+    """What a grade depends on beside the engine."""
+    reference = sha256_of_bytes(contest.reference.content)
+    return (reference, type(contest.target).__name__, *exam.identity, contest.job.threads)
+
+
+def _grade_of(contest: Contest, content: bytes, exam: Examination, step: Callable[[], None]) -> Grade:
+    try:
+        with contest.target.opened(content) as engine:
+            return exam.grade(exam.results(contest.job.spec, engine, step))
+    except EngineError as error:
+        return Grade(1.0, 0.0, {}, failure=str(error))
+
+
+def time_them(contest: Contest, names: Iterable[str]) -> None:
+    """Time those not timed yet beside float, and float beside itself; nothing where this is not their machine."""
+    new = [name for name in names if name not in contest.latencies and not contest.failed(name)]
+    if not new or not contest.target.is_timed:
+        return
+    names = list(dict.fromkeys((contest.reference.name, *new, AGAIN)))
+    contents = [contest.candidates[contest.reference.name if n == AGAIN else n].content for n in names]
+    job = contest.job
+    key = ("latency", *map(sha256_of_bytes, contents), *job.clock)
+
+    def measured() -> JsonValue:
+        return {name: latency.state() for name, latency in _timed(contest, names, contents).items()}
+
+    states = cast("dict[str, dict[str, Any]]", job.store.document(key, measured))
+    timed = {name: Latency.of_state(state) for name, state in states.items()}
     again = timed.pop(AGAIN).ratio
     contest.noise = max(contest.noise, abs(again.low - 1), abs(again.high - 1))
     contest.latencies = {**timed, **contest.latencies}
+
+
+def _timed(contest: Contest, names: Sequence[str], contents: Sequence[bytes]) -> dict[str, Latency]:
+    feeds = one_feed(contest.job)
+    with ExitStack() as stack, contest.job.terminal.progress("timing engines side by side", None) as step:
+        jobs = {
+            name: _inference(stack.enter_context(contest.target.opened(content)), feeds)
+            for name, content in zip(names, contents, strict=True)
+        }
+        return time_side_by_side(jobs, reference=names[0], budget_s=contest.job.options.timing_s, advance=step)
 
 
 def _inference(engine: Engine, feeds: Tensors) -> Callable[[], object]:
     return lambda: engine.infer(feeds)
 
 
-def _one_feed(job: Job) -> Tensors:
+def one_feed(job: Job) -> Tensors:
     """The first frame to grade on, as the network is fed it."""
     frame = next(iter(job.evaluation.recordings.frames()))
     return Preprocessor(job.spec.picture, job.spec.size_input).prepare(frame.pixels).feeds

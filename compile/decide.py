@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from compile.timing import Latency
 
-Wish = Literal["auto", "fp32", "int8"]
+Wish = Literal["auto", "fp32", "fp16", "int8"]
 RowPrecision = Literal["fp32", "int8", "mixed"]
 
 
@@ -71,12 +71,14 @@ class Limits:
         max_loss: greatest loss allowed, as a share; a loss equal to it passes.
         min_agreement: least agreement allowed; one equal to it passes.
         noise: share by which float differs from itself on this machine; a gain within it is none.
+        budget_ms: longest median run allowed; None allows any.
     """
 
     metric: str
     max_loss: float
     min_agreement: float
     noise: float
+    budget_ms: float | None = None
 
     def admit(self, *, loss: float, agreement: float) -> bool:
         """Whether an engine is as good as float, within the limits."""
@@ -111,6 +113,7 @@ class Decision:
             "max_loss": self.limits.max_loss,
             "min_agreement": self.limits.min_agreement,
             "noise": self.limits.noise,
+            "budget_ms": self.limits.budget_ms,
             "candidates": [row.document() for row in self.rows],
         }
 
@@ -122,7 +125,8 @@ def decide(rows: Sequence[Row], limits: Limits, *, wish: Wish) -> Decision:
         rows: float first, then every INT8 candidate; the first of these is the naive one.
         limits: what a candidate must keep.
         wish: `auto` takes the fastest candidate within the limit that beats float, else float; `int8` takes the fastest
-            within the limit even if it does not; `fp32` takes float.
+            within the limit even if it does not; `fp32` takes float. With a latency budget, `auto` and `int8` take the
+            most accurate engine that keeps it, and nothing ships where none does.
 
     Raises:
         ValueError: the first row is not float.
@@ -134,12 +138,41 @@ def decide(rows: Sequence[Row], limits: Limits, *, wish: Wish) -> Decision:
         (row for row in candidates if limits.admit(loss=row.loss, agreement=row.agreement)), key=_by_speed
     )
     winners = [row for row in accurate if _beats_float(row, limits.noise)]
+    if limits.budget_ms is not None:
+        able = {"auto": [reference, *accurate], "int8": accurate}.get(wish, [reference])
+        return _within_budget(able, rows, limits, budget_ms=limits.budget_ms)
     if wish == "int8":
         chosen = accurate[0] if accurate else None
     else:
         chosen = winners[0] if winners and wish == "auto" else reference
     why = _why(chosen, rows, accurate, limits, wish)
     return Decision(chosen, why, _naive(candidates, limits), tuple(rows), limits)
+
+
+def _within_budget(able: Sequence[Row], rows: Sequence[Row], limits: Limits, *, budget_ms: float) -> Decision:
+    """The most accurate of the engines that are accurate enough and keep the budget."""
+    timed = [(row, row.latency.p50_ms) for row in able if row.latency is not None]
+    fits = sorted((row for row, p50_ms in timed if p50_ms <= budget_ms), key=lambda row: (row.loss, -row.agreement))
+    if fits:
+        chosen, why = fits[0], _why_fits(fits[0], limits, budget_ms)
+    elif timed:
+        chosen, (row, p50_ms) = None, min(timed, key=lambda pair: pair[1])
+        why = (
+            f"nothing ships: no engine within the limits keeps the budget of {budget_ms:g} ms; the fastest of them, "
+            f"{row.name}, takes {p50_ms:.2f} ms"
+        )
+    else:
+        chosen, why = None, "nothing ships: no engine is within the limits of accuracy, whatever its time"
+    return Decision(chosen, why, _naive(rows[1:], limits), tuple(rows), limits)
+
+
+def _why_fits(row: Row, limits: Limits, budget_ms: float) -> str:
+    if row.precision == "fp32" and row.latency is not None:
+        return f"float ships: it takes {row.latency.p50_ms:.2f} ms and keeps the budget of {budget_ms:g} ms as it is"
+    return (
+        f"{row.name} ships, the most accurate within the budget of {budget_ms:g} ms: it {_speed_words(row, limits)} "
+        f"and {_loss_words(row, limits)}"
+    )
 
 
 def _beats_float(row: Row, noise: float) -> bool:
@@ -154,6 +187,8 @@ def _by_speed(row: Row) -> tuple[float, float]:
 def _why(chosen: Row | None, rows: Sequence[Row], accurate: Sequence[Row], limits: Limits, wish: Wish) -> str:
     if wish == "fp32":
         return "float ships: --precision fp32 was asked for"
+    if wish == "fp16":
+        return "float ships: this engine kind has no FP16 of its own"
     verdict = "float ships" if wish == "auto" else "nothing ships"
     if len(rows) == 1:
         return f"{verdict}: there is no INT8 candidate, no layer of this network can be quantized for this engine"

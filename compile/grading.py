@@ -10,19 +10,23 @@ from typing import TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
-from compile.accuracy import AGREED_SCORE, LOWEST_SCORE, Agreement, agreement, match_detections, match_masks
+from compile.accuracy import AGREED_SCORE, LOWEST_SCORE, Agreement, agreement, drift, match_detections, match_masks
 from compile.class_map import ClassMap
 from compile.labels import LabelledFrame, LabelledMask, Labels, read_masks, read_objects
-from compile.recordings import Recordings, no_progress
+from compile.recordings import Recordings, digest_of, evenly, no_progress
 from perception.engines.engine import Engine
 from perception.errors import CalibrationError, LabelError
+from perception.files import sha256_of_bytes
 from perception.frame import Frame
 from perception.model_spec import ModelSpec
 from perception.pipeline import Pipeline
 from perception.results import Detections, Result, SegmentationMap
 
-HELD_BYTES = 512 << 20
+HELD_BYTES = 256 << 20
+DRIFTING_SCORE = 0.1
+"""Score from which on detections count for drift: those that may rise above `AGREED_SCORE`."""
 NO_DEADLINE_NS = 1 << 62
 
 AnyLabels: TypeAlias = Labels[LabelledFrame] | Labels[LabelledMask]
@@ -38,12 +42,19 @@ class Grade:
         agreement: share of what it and float report that both report.
         scores: metric → value, for people.
         failure: what happened where it could not even run; its loss is 1 then.
+        drift: from float, see `compile.accuracy.drift`; None where neither reports anything.
     """
 
     loss: float
     agreement: float
     scores: dict[str, float]
     failure: str = ""
+    drift: float | None = None
+
+    @property
+    def apart(self) -> float:
+        """Drift as a figure to sort by."""
+        return 1.0 if self.failure else 1 - self.agreement if self.drift is None else self.drift
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +94,40 @@ class Examination:
         self._spec = spec
         self._evaluation = evaluation
         self.frames = frames_again(evaluation.recordings)
-        self._threshold = AGREED_SCORE if evaluation.labels is None else LOWEST_SCORE
+        self._threshold = DRIFTING_SCORE if evaluation.labels is None else LOWEST_SCORE
         self._reference = self.results(spec, reference)
         self._task_score = self._score_of(self._reference)
         self.reference = Grade(0.0, 1.0, self._scores(self._reference))
+
+    def telling(self, count: int) -> Recordings:
+        """At most `count` of the frames on which the float engine reports something, evenly over the recording."""
+        recordings = self._evaluation.recordings
+        pairs = zip(recordings.chosen, self._reference, strict=True)
+        told = [frame for frame, result in pairs if agreement([result], [result]).reference.sum()]
+        return Recordings(recordings.paths, tuple(evenly(told, count)))
+
+    @classmethod
+    def unlabelled(cls, spec: ModelSpec, recordings: Recordings, reference: Engine) -> Examination:
+        """An examination by agreement alone.
+
+        Raises:
+            CalibrationError: float reports nothing that could be lost.
+        """
+        return cls(spec, Evaluation(recordings, None, None), reference)
+
+    @property
+    def recordings(self) -> Recordings:
+        """The frames."""
+        return self._evaluation.recordings
+
+    @property
+    def identity(self) -> tuple[JsonValue, ...]:
+        """What a grade depends on beside the two engines, as a key."""
+        evaluation = self._evaluation
+        labels = None if evaluation.labels is None else digest_of(evaluation.labels.path)
+        classes = None if evaluation.class_map is None else repr(evaluation.class_map)
+        frames = [frame.pixels_sha256 for frame in evaluation.recordings.chosen]
+        return (sha256_of_bytes(self._spec.to_yaml().encode()), *frames, labels, classes)
 
     @property
     def metric(self) -> str:
@@ -111,7 +152,9 @@ class Examination:
         scores = self._scores(results)
         agreed = scores["agreement"]
         task = agreed if self._evaluation.labels is None else scores[self._task_name]
-        return Grade((self._task_score - task) / self._task_score, agreed, scores)
+        apart = drift(self._reference, results)
+        loss = (self._task_score - task) / self._task_score
+        return Grade(loss, agreed, scores, drift=None if math.isnan(apart) else apart)
 
     def _scores(self, results: Sequence[Result]) -> dict[str, float]:
         agreed = agreement(self._reference, results)
@@ -171,7 +214,7 @@ def read_labels(spec: ModelSpec, path: Path) -> AnyLabels:
 
 
 def frames_again(recordings: Recordings) -> Frames:
-    """Start the frames anew at every call: from memory where they fit in 512 MiB, else decoded again."""
+    """Start the frames anew at every call: from memory where they fit in 256 MiB, else decoded again."""
     first = next(iter(recordings.frames()), None)
     if first is None or first.pixels.nbytes * len(recordings) > HELD_BYTES:
         return recordings.frames

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from compile.calibration import (
@@ -21,18 +23,20 @@ from compile.grading import AnyLabels, Evaluation, read_labels
 from compile.graph import GraphView
 from compile.importer import ImportedModel, import_model
 from compile.recordings import Recordings, SurveyedFrame, evenly, survey
+from compile.store import Store
 from hw_profiles.machine import Machine, read_machine
 from hw_profiles.preflight import check, reasons_against
 from hw_profiles.profile import Profile, load_profile, profile_names
 from perception.decode import open_decoder
 from perception.engines.engine import Tensors
-from perception.errors import ProfileError, SpecError
+from perception.errors import CalibrationError, ProfileError, SpecError
 from perception.model_spec import ModelSpec
 from perception.pipeline import threads_of
 from perception.preprocess import Preprocessor
 from perception.terminal import Terminal
 
 EVALUATION_FRAMES = 96
+SEARCH_FRAMES = 64
 BUILT_KINDS = ("onnxrt",)
 """Engine kinds with a build backend."""
 
@@ -64,6 +68,9 @@ class CompileOptions:
         graded_frames: at most so many frames are graded on, evenly over the recording.
         timing_s: how long engines are timed side by side, in seconds.
         reference_output: folder of a float package, to compare with later; None writes none.
+        budget_ms: the engine must take no longer, in the median; then the most accurate one that keeps it ships.
+        time_limit_s: stop looking for better engines after so long and decide on what was found; None looks on.
+        cache: folder that keeps what was measured, for the next search; None keeps nothing.
     """
 
     spec: Path | None = None
@@ -81,6 +88,9 @@ class CompileOptions:
     fuse: str = "auto"
     timing_s: float = 6.0
     reference_output: Path | None = None
+    budget_ms: float | None = None
+    time_limit_s: float | None = None
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself.
@@ -98,6 +108,10 @@ class CompileOptions:
             raise ValueError(f"min_agreement: got {self.min_agreement}, expected a share from 0 to 1")
         if self.graded_frames < 1:
             raise ValueError(f"graded_frames: got {self.graded_frames}, expected at least 1")
+        for name in ("budget_ms", "time_limit_s"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < inf:
+                raise ValueError(f"{name}: got {value}, expected more than 0")
         if self.fuse not in FUSE_CHOICES:
             raise ValueError(f"fuse: got {self.fuse!r}, expected one of {', '.join(FUSE_CHOICES)}")
 
@@ -114,7 +128,9 @@ class Job:
     """One compilation, opened: all that can be refused without computing was refused.
 
     Attributes:
-        evaluation: frames to grade on, apart from those that calibrate.
+        search: frames the search tries engines on.
+        evaluation: frames to grade on, apart from those that calibrate and those that the search sees.
+        calibrated_early: the last part of the calibration recordings was kept from calibration.
         threads: CPU threads the profile grants.
     """
 
@@ -125,9 +141,17 @@ class Job:
     spec: ModelSpec
     graph: GraphView
     calibration: CalibrationSet
+    search: Recordings
     evaluation: Evaluation
+    calibrated_early: bool
     threads: int
     terminal: Terminal
+    store: Store
+
+    @property
+    def clock(self) -> tuple[str | int | float, ...]:
+        """What a time measured here depends on beside the engines, as a key."""
+        return (self.machine.cpu.model, self.threads, self.options.timing_s)
 
     def feeds(self) -> Iterable[Tensors]:
         """Calibration frames as the network is fed them; each holds until the next is asked for."""
@@ -157,7 +181,7 @@ def open_job(
         )
     imported = import_model(model_path, shapes=options.shapes)
     spec = load_spec(model_path, imported, options.spec)
-    frames, evaluation = _choose_frames(calibration, spec, options, terminal)
+    chosen = _choose_frames(calibration, spec, options, terminal)
     return Job(
         options=options,
         profile=profile,
@@ -165,10 +189,13 @@ def open_job(
         imported=imported,
         spec=spec,
         graph=GraphView.of(imported.model),
-        calibration=frames,
-        evaluation=evaluation,
+        calibration=chosen.calibration,
+        search=chosen.search,
+        evaluation=chosen.evaluation,
+        calibrated_early=chosen.calibrated_early,
         threads=threads_of(profile),
         terminal=terminal,
+        store=Store(options.cache),
     )
 
 
@@ -221,20 +248,47 @@ def load_spec(model_path: Path, imported: ImportedModel, given: Path | None) -> 
     return spec
 
 
-def _choose_frames(
-    calibration: Sequence[Path], spec: ModelSpec, options: CompileOptions, terminal: Terminal
-) -> tuple[CalibrationSet, Evaluation]:
-    """Calibration frames, and frames to grade on that share none with them."""
-    seen = _survey("looking through the calibration recordings", calibration, terminal)
-    if options.recording is not None:
-        chosen = choose_calibration(calibration, seen, frames=options.frames, selection=options.selection)
-        evaluation = _recorded_evaluation(options.recording, spec, options, terminal)
-        refuse_overlap(chosen, evaluation.recordings)
-        return chosen, evaluation
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chosen:
+    """Which frames do what; for the fields see `Job`."""
+
+    calibration: CalibrationSet
+    search: Recordings
+    evaluation: Evaluation
+    calibrated_early: bool
+
+
+def _choose_frames(paths: Sequence[Path], spec: ModelSpec, options: CompileOptions, terminal: Terminal) -> _Chosen:
+    """Frames to calibrate on, to search on and to grade on; none does two of these where there are enough."""
+    seen = _survey("looking through the calibration recordings", paths, terminal)
     early, late = held_out(seen)
-    chosen = choose_calibration(calibration, early, frames=options.frames, selection=options.selection)
-    graded = choose_evaluation(calibration, late, apart_from=chosen, frames=options.graded_frames)
-    return chosen, Evaluation(graded, None, None)
+    if options.recording is None:
+        calibration = choose_calibration(paths, early, frames=options.frames, selection=options.selection)
+        late, last = held_out(late, 0.5) if len(late) > 1 else ([], late)
+        graded = choose_evaluation(paths, last, apart_from=calibration, frames=options.graded_frames)
+        search = _search_frames(paths, late, calibration)
+        return _Chosen(calibration, search, Evaluation(graded, None, None), calibrated_early=True)
+    calibration, is_early = _calibration(paths, seen, early, options)
+    evaluation = _recorded_evaluation(options.recording, spec, options, terminal)
+    refuse_overlap(calibration, evaluation.recordings)
+    search = _search_frames(paths, late if is_early else [], calibration)
+    return _Chosen(calibration, search, evaluation, is_early)
+
+
+def _calibration(
+    paths: Sequence[Path], seen: list[SurveyedFrame], early: list[SurveyedFrame], options: CompileOptions
+) -> tuple[CalibrationSet, bool]:
+    """From the early frames; from all of them where those are too few."""
+    with suppress(CalibrationError):
+        return choose_calibration(paths, early, frames=options.frames, selection=options.selection), True
+    return choose_calibration(paths, seen, frames=options.frames, selection=options.selection), False
+
+
+def _search_frames(paths: Sequence[Path], late: list[SurveyedFrame], calibration: CalibrationSet) -> Recordings:
+    """Frames that calibrated nothing; where there are none, those that did."""
+    with suppress(CalibrationError):
+        return choose_evaluation(paths, late, apart_from=calibration, frames=SEARCH_FRAMES)
+    return calibration.recordings.some(SEARCH_FRAMES)
 
 
 def _recorded_evaluation(recording: Path, spec: ModelSpec, options: CompileOptions, terminal: Terminal) -> Evaluation:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from pydantic import JsonValue
 
-from compile.job import CompileOptions, Job
+from compile.job import Job
 from compile.recipes import Candidate
 from perception.files import sha256_of_bytes
 
@@ -32,7 +32,7 @@ def build_entries(job: Job, candidate: Candidate, *, weight_bits: int, fused_inp
         "spec_sha256": sha256_of_bytes(job.spec.to_yaml().encode()),
         "profile_sha256": sha256_of_bytes(job.profile.to_yaml().encode()),
         "calibration_sha256": job.calibration.sha256 if calibrated else None,
-        "selection": _selection(job.options) if calibrated else None,
+        "selection": _selection(job) if calibrated else None,
         "candidate": candidate.name,
         "range_rule": recipe.range_rule if recipe is not None else None,
         "scope": recipe.scope if recipe is not None else None,
@@ -47,5 +47,5 @@ def build_entries(job: Job, candidate: Candidate, *, weight_bits: int, fused_inp
     }
 
 
-def _selection(options: CompileOptions) -> dict[str, JsonValue]:
-    return {"frames": options.frames, "how": options.selection, "held_out": options.recording is None}
+def _selection(job: Job) -> dict[str, JsonValue]:
+    return {"frames": job.options.frames, "how": job.options.selection, "held_out": job.calibrated_early}

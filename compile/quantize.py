@@ -5,8 +5,8 @@ The same inputs give the same bytes: names come from the nodes and tensors, orde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -129,6 +129,17 @@ def rounded_to_nearest(graph: GraphView, node: onnx.NodeProto, *, bits: int) -> 
     weight = graph.constants[node.input[1]].astype(np.float32)
     grid = weight_grid(weight, axis, bits=bits)
     return IntegerWeights(quantized_weight(weight, grid, axis), grid, constant_bias(graph, node))
+
+
+def with_bias_added(graph: GraphView, node: onnx.NodeProto, added: Sequence[float], *, bits: int) -> IntegerWeights:
+    """The same with something added to the bias, as far as the node has one, or can, of that many channels."""
+    weights = rounded_to_nearest(graph, node, bits=bits)
+    bias = weights.bias
+    if bias is None and len(node.input) < 3 and node.op_type != "MatMul":
+        bias = np.zeros(output_channels(node, weights.codes.shape), np.float32)
+    if bias is None or len(bias) != len(added):
+        return weights
+    return replace(weights, bias=bias + np.asarray(added, np.float32))
 
 
 def constant_bias(graph: GraphView, node: onnx.NodeProto) -> NDArray[np.float32] | None:

@@ -59,7 +59,7 @@ class Histogram:
             self.counts[BINS // 2] += len(values.ravel()[:: values.size // MOST_COUNTED | 1])
             return
         counted = values.ravel()[:: values.size // MOST_COUNTED | 1]
-        bins = (counted * np.float32(BINS / 2 / self.limit) + np.float32(BINS / 2)).astype(np.intp)
+        bins = (counted / np.float32(self.limit) * np.float32(BINS / 2) + np.float32(BINS / 2)).astype(np.intp)
         counts = np.bincount(bins, minlength=BINS + 1)
         counts[BINS - 1] += counts[BINS]
         self.counts += counts[:BINS]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any, cast
 
 import numpy as np
 import onnx
+from pydantic import JsonValue
 
 from compile.backends.onnxrt import build
 from compile.decide import RowPrecision
@@ -17,11 +19,12 @@ from compile.fitting import Fit, equalized_readers, fit_tensors, integer_readers
 from compile.graph import GraphView
 from compile.observation import Observations, Watch, observe, sampled_layers
 from compile.placement import Placement, PlacementRules, Scope, place
-from compile.quantize import NOTHING_ROUNDED, IntegerWeights, quantize
+from compile.quantize import NOTHING_ROUNDED, IntegerWeights, quantize, with_bias_added
 from compile.ranges import RANGE_RULES, Range
 from compile.reconstruction import Reconstruction, Rounding, reconstruct
 from compile.recordings import no_progress
 from compile.sensitivity import LayerLoss, layer_losses
+from compile.store import Store
 from perception.engines.engine import Tensors
 from perception.errors import ModelError
 
@@ -89,7 +92,7 @@ class Candidate:
         recipe: None for float.
         kept_float: layers that could be quantized and are not → why.
         unfit: weighted layers that cannot be quantized for this engine → why.
-        integer_layers: weighted layers that compute in integers.
+        integer_nodes: weighted layers that compute in integers.
         weighted_layers: all weighted layers.
     """
 
@@ -99,13 +102,18 @@ class Candidate:
     recipe: Recipe | None
     kept_float: Mapping[str, str]
     unfit: Mapping[str, str]
-    integer_layers: int
+    integer_nodes: frozenset[str]
     weighted_layers: int
+
+    @property
+    def integer_layers(self) -> int:
+        """How many weighted layers compute in integers."""
+        return len(self.integer_nodes)
 
     @property
     def precision(self) -> RowPrecision:
         """`mixed` where some weighted layers stayed float."""
-        if self.integer_layers == 0:
+        if not self.integer_nodes:
             return "fp32"
         return "int8" if self.integer_layers == self.weighted_layers else "mixed"
 
@@ -130,6 +138,8 @@ class Quantizer:
         keep_float: layers demanded to stay float → why.
         weight_bits: see `compile.quantize.weight_grid`.
         threads: CPU threads.
+        identity: what the calibration frames are, and how they are fed; with a store only.
+        store: keeps what was made.
     """
 
     graph: GraphView
@@ -139,7 +149,10 @@ class Quantizer:
     keep_float: Mapping[str, str]
     weight_bits: int
     threads: int
+    identity: Sequence[str] = ()
+    store: Store = field(default_factory=lambda: Store(None))
     _seen: Observations = field(default_factory=Observations)
+    _observed: tuple[Recipe, ...] = ()
     _fits: dict[Scope, dict[str, Fit]] = field(default_factory=dict)
 
     def observe(self, recipes: Iterable[Recipe], advance: Callable[[], None] = no_progress) -> None:
@@ -152,12 +165,14 @@ class Quantizer:
         Raises:
             ModelError: a tensor is not finite on a real frame.
         """
+        recipes = tuple(recipes)
         placements = {recipe.name: self._whole(recipe.scope) for recipe in recipes}
         tensors = tuple(dict.fromkeys(name for placed in placements.values() for name in placed.ranged_tensors))
         fitted = [placements[recipe.name].integer_nodes for recipe in recipes if recipe.range_rule == FITTED]
         layers = sampled_layers(self.graph, dict.fromkeys(name for names in fitted for name in names))
         watch = Watch(self.graph, tensors, layers, frames=sum(1 for _ in self.feeds()))
         self._seen = observe(watch, self._watched_feeds(advance), threads=self.threads)
+        self._observed = tuple(recipes)
 
     def placement(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> Placement:
         """Where a recipe puts its pairs."""
@@ -167,39 +182,76 @@ class Quantizer:
         """The network as it was trained."""
         weighted = sum(node.op_type in self.rules.weighted_ops for node in self.graph.nodes)
         return Candidate(
-            "fp32", self.graph.model, build(self.graph.model), None, NOTHING_KEPT, NOTHING_KEPT, 0, weighted
+            "fp32", self.graph.model, build(self.graph.model), None, NOTHING_KEPT, NOTHING_KEPT, frozenset(), weighted
         )
 
     def candidate(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> Candidate:
         """The network quantized by a recipe, but for the layers to be kept float."""
-        prepared = self._prepared(recipe, kept)
-        placement = prepared.placement
-        model = quantize(
-            prepared.graph,
-            placement,
-            prepared.ranges,
-            weights=self._reconstructed(recipe, prepared),
-            weight_bits=self.weight_bits,
-        )
+        content = self.store.content(self._candidate_key(recipe, kept), lambda: build(self.quantized(recipe, kept)))
+        placement = self.placement(recipe, kept)
         weighted = [node.name for node in self.graph.nodes if node.op_type in self.rules.weighted_ops]
         kept_float = {**kept, **self.keep_float}
         return Candidate(
             name=f"{recipe.name}, {len(kept)} float" if kept else recipe.name,
-            model=model,
-            content=build(model),
+            model=onnx.load_model_from_string(content),
+            content=content,
             recipe=recipe,
             kept_float=kept_float,
             unfit={name: why for name, why in placement.float_weighted.items() if name not in kept_float},
-            integer_layers=len(set(weighted) & set(placement.integer_nodes)),
+            integer_nodes=frozenset(weighted) & frozenset(placement.integer_nodes),
             weighted_layers=len(weighted),
+        )
+
+    def quantized(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> onnx.ModelProto:
+        """The same, made anew, without a look into the store."""
+        prepared = self._prepared(recipe, kept)
+        return quantize(
+            prepared.graph,
+            prepared.placement,
+            prepared.ranges,
+            weights=self._reconstructed(recipe, prepared),
+            weight_bits=self.weight_bits,
+        )
+
+    def alone(self, recipe: Recipe, loss: LayerLoss) -> onnx.ModelProto:
+        """The float network with one layer by a recipe; its mean error is corrected where the recipe corrects it."""
+        others = {node.name: "another layer's turn" for node in self.graph.nodes if node.name != loss.node}
+        prepared = self._prepared(recipe, others)
+        weights = {}
+        if recipe.rounding is not None:
+            node = next(node for node in prepared.graph.nodes if node.name == loss.node)
+            weights[loss.node] = with_bias_added(prepared.graph, node, loss.mean_error, bits=self.weight_bits)
+        return quantize(
+            prepared.graph, prepared.placement, prepared.ranges, weights=weights, weight_bits=self.weight_bits
         )
 
     def losses(self, recipe: Recipe) -> list[LayerLoss]:
         """What each layer loses by a recipe, greatest first."""
+        found = self.store.document(("losses", *self._key(recipe)), lambda: self._losses(recipe))
+        return [LayerLoss(node, share, tuple(error)) for node, share, error in cast("list[Any]", found)]
+
+    def is_kept(self, recipe: Recipe) -> bool:
+        """Whether the store holds the whole network by this recipe."""
+        return self.store.holds(self._candidate_key(recipe, NOTHING_KEPT))
+
+    def _losses(self, recipe: Recipe) -> list[JsonValue]:
         prepared = self._prepared(recipe, NOTHING_KEPT)
-        return layer_losses(
-            prepared.graph, prepared.placement, prepared.ranges, self.some_feeds(AUDIT_FRAMES), threads=self.threads
-        )
+        feeds = self.some_feeds(AUDIT_FRAMES)
+        losses = layer_losses(prepared.graph, prepared.placement, prepared.ranges, feeds, threads=self.threads)
+        return [[loss.node, loss.noise_share, list(loss.mean_error)] for loss in losses]
+
+    def _candidate_key(self, recipe: Recipe, kept: Mapping[str, str]) -> tuple[JsonValue, ...]:
+        return ("candidate", *self._key(recipe), *sorted({*kept, *self.keep_float}))
+
+    def _key(self, recipe: Recipe) -> tuple[JsonValue, ...]:
+        """What a recipe's candidates are made of."""
+        made_by = (recipe.range_rule, recipe.scope, recipe.rounding)
+        return (*self.identity, self.rules.engine_kind, self.weight_bits, self.threads, *made_by)
+
+    def _seen_for(self, recipe: Recipe) -> Observations:
+        if recipe not in self._observed:
+            self.observe((*self._observed, recipe))
+        return self._seen
 
     def _watched_feeds(self, advance: Callable[[], None]) -> Callable[[], Iterable[Tensors]]:
         def feeds() -> Iterable[Tensors]:
@@ -214,7 +266,7 @@ class Quantizer:
         placement = self.placement(recipe, kept)
         if recipe.range_rule != FITTED:
             rule = RANGE_RULES[recipe.range_rule]
-            ranges = {name: rule(self._seen.histograms[name]) for name in placement.ranged_tensors}
+            ranges = {name: rule(self._seen_for(recipe).histograms[name]) for name in placement.ranged_tensors}
             return _Prepared(self.graph, placement, ranges)
         fits = self._fitted(recipe)
         readers = equalized_readers(fits, integer_readers(self.graph, placement))
@@ -234,7 +286,7 @@ class Quantizer:
             self._fits[recipe.scope] = fit_tensors(
                 self.graph,
                 self._whole(recipe.scope),
-                self._seen,
+                self._seen_for(recipe),
                 weight_bits=self.weight_bits,
                 equalizing=self.rules.equalizes,
             )
@@ -265,11 +317,11 @@ def usable_recipes(quantizer: Quantizer, engine_kind: str) -> tuple[Recipe, ...]
     opset = next(entry.version for entry in quantizer.graph.model.opset_import if entry.domain in ("", "ai.onnx"))
     if opset < PER_CHANNEL_OPSET:
         return ()
-    found: dict[tuple[str, tuple[str, ...]], Recipe] = {}
+    found: dict[tuple[str, Rounding | None, tuple[str, ...]], Recipe] = {}
     for recipe in RECIPES[engine_kind]:
         nodes = quantizer.placement(recipe).integer_nodes
         if nodes:
-            found.setdefault((recipe.range_rule, nodes), recipe)
+            found.setdefault((recipe.range_rule, recipe.rounding, nodes), recipe)
     return tuple(found.values())
 
 

@@ -31,11 +31,13 @@ class LayerLoss:
 
     Attributes:
         node: the layer.
-        noise_share: error variance over signal variance, each channel capped at 1, mean over channels; 0 is lossless.
+        noise_share: error power over signal variance, each channel capped at 1, mean over channels; 0 is lossless.
+        mean_error: by which each channel of the output lies too low on average: what a correction of the bias adds.
     """
 
     node: str
     noise_share: float
+    mean_error: tuple[float, ...] = ()
 
 
 def layer_losses(
@@ -57,7 +59,7 @@ def layer_losses(
             for node in layers:
                 moments = np.stack([outputs[name].ravel() for name in audit.moments[node.name]]).astype(np.float64)
                 sums[node.name] = sums.get(node.name, 0.0) + (moments - sums.get(node.name, 0.0)) / frames
-    losses = [LayerLoss(name, _noise_share(*moments)) for name, moments in sums.items()]
+    losses = [LayerLoss(name, _noise_share(*moments[:3]), tuple(moments[3].tolist())) for name, moments in sums.items()]
     return sorted(losses, key=lambda loss: -loss.noise_share)
 
 
@@ -75,7 +77,7 @@ class _Audit:
     """The audit graph under construction.
 
     Attributes:
-        moments: node → names of its three outputs: mean squared error, mean square, mean, by channel.
+        moments: node → names of its four outputs: mean squared error, mean square, mean, mean error, by channel.
     """
 
     graph: GraphView
@@ -84,7 +86,7 @@ class _Audit:
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     rounded: dict[str, str] = field(default_factory=dict)
-    moments: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    moments: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def shadow(self, node: onnx.NodeProto) -> None:
         """Add a node's shadow and the measurement of its error."""
@@ -122,7 +124,7 @@ class _Audit:
 
     def _measure(self, owner: str, reference: str, shadow: str) -> None:
         axes = _all_but_channels(self.graph.shapes[reference])
-        names = (f"{owner}::squared_error", f"{owner}::squared_signal", f"{owner}::signal")
+        names = tuple(f"{owner}::{what}" for what in ("squared_error", "squared_signal", "signal", "mean_error"))
         error, error_2, signal_2 = f"{owner}::error", f"{owner}::error_2", f"{owner}::signal_2"
         self.nodes += [
             helper.make_node("Sub", [reference, shadow], [error], error),
@@ -130,7 +132,7 @@ class _Audit:
             helper.make_node("Mul", [reference, reference], [signal_2], signal_2),
             *(
                 self._mean(tensor, axes, name)
-                for tensor, name in zip((error_2, signal_2, reference), names, strict=True)
+                for tensor, name in zip((error_2, signal_2, reference, error), names, strict=True)
             ),
         ]
         self.moments[owner] = names

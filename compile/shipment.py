@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 from pydantic import JsonValue
@@ -15,7 +16,9 @@ from compile.grading import NO_DEADLINE_NS
 from compile.job import Job
 from compile.parity import Subject
 from compile.recipes import Candidate
+from compile.store import Key
 from compile.timing import Latency, time_side_by_side
+from perception.files import sha256_of_bytes
 from perception.frame import Frame
 from perception.model_spec import ModelSpec
 from perception.pipeline import Pipeline
@@ -84,18 +87,23 @@ def prepare_shipment(job: Job, candidate: Candidate) -> Shipment:
             Subject(each.spec, stack.enter_context(opened(each.content, threads=job.threads)))
             for each in (plain, fused)
         ]
-        fusion = _judge_fusion(job, subjects[0], subjects[1])
+        key = ("fusion", *(sha256_of_bytes(each.content) for each in (plain, fused)), *job.clock)
+        fusion = _judge_fusion(job, subjects[0], subjects[1], key)
     return replace(fused if fusion.kept else plain, fusion=fusion)
 
 
-def _judge_fusion(job: Job, plain: Subject, fused: Subject) -> Fusion:
+def _judge_fusion(job: Job, plain: Subject, fused: Subject, key: Key) -> Fusion:
     frames = list(job.evaluation.recordings.some(FUSION_FRAMES).frames())
     if (different := first_difference(plain, fused, frames)) is not None:
         return Fusion(False, f"it changes results: {different}", None)
-    with job.terminal.progress("timing the fused input", None) as step:
-        jobs = {"plain": _whole_step(plain, frames[0]), "fused": _whole_step(fused, frames[0])}
-        budget_s = job.options.timing_s / 2
-        latency = time_side_by_side(jobs, reference="plain", budget_s=budget_s, advance=step)["fused"]
+
+    def timed() -> JsonValue:
+        with job.terminal.progress("timing the fused input", None) as step:
+            jobs = {"plain": _whole_step(plain, frames[0]), "fused": _whole_step(fused, frames[0])}
+            budget_s = job.options.timing_s / 2
+            return time_side_by_side(jobs, reference="plain", budget_s=budget_s, advance=step)["fused"].state()
+
+    latency = Latency.of_state(cast("dict[str, Any]", job.store.document(key, timed)))
     times = f"{latency.ratio.middle:.2f} times as long, from frame to result"
     if job.options.fuse == "on" or latency.ratio.middle <= 1.0:
         return Fusion(True, f"same results, {times}", latency)

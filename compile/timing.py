@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from statistics import median
+from typing import Any, cast
 
 from pydantic import JsonValue
 
@@ -60,6 +61,16 @@ class Latency:
     def iqr_ms(self) -> float:
         """Distance between the quartiles."""
         return (self.recorder.percentile_ns(75) - self.recorder.percentile_ns(25)) / 1e6
+
+    def state(self) -> dict[str, JsonValue]:
+        """Everything, for a store; `of_state` is its inverse."""
+        ratio = [self.ratio.low, self.ratio.middle, self.ratio.high]
+        return {"recorder": cast("JsonValue", self.recorder.state()), "ratio": cast("JsonValue", ratio)}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Latency:
+        """What `state` was asked of."""
+        return cls(LatencyRecorder.of_state(state["recorder"]), Interval(*state["ratio"]))
 
     def document(self) -> dict[str, JsonValue]:
         """For JSON."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from typing import Any
 
 SUB_BUCKETS = 256
 PERCENTILES = (50.0, 90.0, 99.0, 99.9)
@@ -142,6 +143,21 @@ class LatencyRecorder:
             **carried,
             "max_ms": _milliseconds(self._max_ns),
         }
+
+    def state(self) -> dict[str, object]:
+        """Everything recorded, as JSON can hold it; `of_state` is its inverse."""
+        extremes = (self._min_ns, self._max_ns)
+        return {"total_ns": self._total_ns, "extremes_ns": extremes, "buckets": sorted(self._buckets.items())}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> LatencyRecorder:
+        """A recorder as it was when `state` was asked."""
+        recorder = cls()
+        recorder._total_ns = state["total_ns"]
+        recorder._min_ns, recorder._max_ns = state["extremes_ns"]
+        recorder._buckets = Counter({int(bucket): int(count) for bucket, count in state["buckets"]})
+        recorder.samples = sum(recorder._buckets.values())
+        return recorder
 
     def _measured(self, value_ns: int | None) -> int:
         if value_ns is None:

@@ -1,13 +1,14 @@
 r"""Make an engine package from an ONNX model, for one hardware profile, on the machine the profile names.
 
-The float engine and several INT8 engines are built, graded on frames nobody calibrated on, and timed side by side. An
-INT8 engine ships only if it is within the limit of accuracy and faster than float beyond the noise of the clock; else
-float ships. The closing table shows every candidate, and a sentence says why the chosen one was chosen.
+The float engine and several INT8 engines are built and timed side by side; layers that cost the results most are given
+back to float until they agree with float's. The best are graded on frames that neither calibrated nor searched. An INT8
+engine ships only if it is within the limit of accuracy and faster than float beyond the noise of the clock; else float
+ships. Two tables show what was tried and what was graded, and a sentence says why the chosen one was chosen.
 
   model.yaml      the ModelSpec beside model.onnx says how it is fed and read: draft it with tollgate inspect
   --calibration   recordings of the cameras (clips, folders of pictures): INT8 ranges are learnt from them. Noise,
                   single colours, copies of one frame and fewer than 16 distinct frames are refused
-  --recording     another drive to grade on, best with --labels. Without it the last quarter of the calibration
+  --recording     another drive to grade on, best with --labels. Without it the last eighth of the calibration
                   recordings is held out, and engines are graded by how far they report what float reports
 
   tollgate compile model.onnx --profile x86_cpu --calibration drives/monday.mp4
@@ -15,7 +16,7 @@ float ships. The closing table shows every candidate, and a sentence says why th
       --recording kitti/image_2 --labels kitti/label_2 --class-map kitti_classes.yaml --output packages/model
   tollgate compile model.onnx --profile x86_cpu --calibration drives/monday.mp4 --precision int8 --max-drop 0.02
 
-Exit code 1: --precision int8 was demanded and no INT8 engine is within the limit; nothing was written.
+Exit code 1: --precision int8 or --budget-ms was asked for and no engine can do it; nothing was written.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 from rich.markup import escape
@@ -38,6 +40,7 @@ from compile.job import (
     MIN_AGREEMENT,
     CompileOptions,
 )
+from compile.store import default_folder
 from compile.verbs.inspect import add_shape_argument
 from hw_profiles.profile import load_profile
 from perception.cli import EXIT_FAILED, EXIT_PASSED
@@ -90,7 +93,10 @@ def _add_grading(parser: argparse.ArgumentParser) -> None:
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--precision", choices=("auto", "fp32", "int8"), default="auto", help="auto lets the measurements decide"
+        "--precision",
+        choices=("auto", "fp32", "fp16", "int8"),
+        default="auto",
+        help="auto lets the measurements decide",
     )
     parser.add_argument(
         "--keep-float", action="append", default=[], metavar="PATTERN", help="nodes that stay float; repeatable"
@@ -116,6 +122,29 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         choices=FUSE_CHOICES,
         default="auto",
         help="take bytes and normalise inside the graph; auto where it measures no slower",
+    )
+    parser.add_argument(
+        "--budget-ms",
+        type=float,
+        metavar="MS",
+        help="longest median run of the engine: ship the most accurate one that keeps it, or nothing",
+    )
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        dest="time_limit_s",
+        metavar="SECONDS",
+        help="stop looking for better engines after so long and decide on what was found",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=default_folder(),
+        metavar="DIR",
+        help="keeps what was measured: a search that was stopped goes on from there (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-cache", dest="cache", action="store_const", const=None, help="measure everything anew and keep nothing"
     )
     parser.add_argument(
         "--timing-s", type=float, default=6.0, metavar="SECONDS", help="how long engines are timed at once (default: 6)"
@@ -155,7 +184,10 @@ def _show(outcome: CompileOutcome, terminal: Terminal) -> None:
     decision = outcome.decision
     metrics = [name for name in decision.rows[0].scores if name not in ONLY_IN_JSON and " " not in name]
     header = ["", "candidate", *metrics, "loss", "p50 ms", "× float", "in float"]
-    terminal.table("Candidates", header, [_cells(row, metrics, decision) for row in decision.rows])
+    _show_search(outcome.search, terminal)
+    terminal.table(
+        "Graded on frames not seen before", header, [_cells(row, metrics, decision) for row in decision.rows]
+    )
     samples = decision.rows[0].latency.recorder.samples if decision.rows[0].latency is not None else 0
     terminal.say(f"each timed {samples} times or more, in turn with the others; figures by class are in compile.json")
     if decision.naive:
@@ -170,6 +202,28 @@ def _show(outcome: CompileOutcome, terminal: Terminal) -> None:
         terminal.say(escape(f"package {outcome.package.folder} (sha256 {outcome.package.sha256[:16]}…)"))
     if outcome.reference is not None:
         terminal.say(escape(f"reference {outcome.reference.folder} (sha256 {outcome.reference.sha256[:16]}…)"))
+
+
+def _show_search(search: dict[str, Any], terminal: Terminal) -> None:
+    """Every engine that was tried; those on the front of drift against cost are marked."""
+    points = search["points"]
+    if not points:
+        return
+    header = ["", "tried", "agreement", "drift", "× float", "in float"]
+    lines = [
+        [
+            "•" if point["on_front"] else "",
+            point["name"],
+            f"{point['agreement']:.3f}",
+            f"{point['drift']:.3f}",
+            "–" if point["time_ratio"] is None else f"{point['time_ratio']:.2f}",
+            f"{point['float_macs_share']:.0%} of multiply-adds",
+        ]
+        for point in points
+    ]
+    terminal.table(f"Searched on {search['frames']} frames in {search['seconds']:.0f} s", header, lines)
+    for note in search["notes"]:
+        terminal.say(escape(note))
 
 
 def _cells(row: Row, metrics: list[str], decision: Decision) -> list[str]:
@@ -189,6 +243,7 @@ def _document(outcome: CompileOutcome) -> dict[str, JsonValue]:
     package, reference = outcome.package, outcome.reference
     return {
         "decision": outcome.decision.document(),
+        "search": outcome.search,
         "fusion": None if outcome.fusion is None else outcome.fusion.document(),
         "parity": None if outcome.parity is None else outcome.parity.document(),
         "package": None if package is None else {"folder": str(package.folder), "sha256": package.sha256},

@@ -9,7 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from compile.accuracy import agreement, match_detections, match_masks
+from compile.accuracy import agreement, drift, match_detections, match_masks
 from compile.class_map import ClassGroup, ClassMap
 from compile.labels import LabelledFrame, LabelledMask, LabelledObject
 from perception.errors import LabelError
@@ -338,3 +338,30 @@ def test_results_that_cannot_be_compared_are_the_callers_mistake():
         agreement([said([[0]])], [said([[0, 1]])])
     with pytest.raises(ValueError, match="zip"):
         agreement([REFERENCE], [])
+
+
+def test_drift_is_the_difference_of_scores_and_places_seen_from_both_sides():
+    float_says = [detections(("car", 0.9, BOX), ("person", 0.4, shifted(BOX, 500)))]
+    assert drift(float_says, float_says) == 0
+    nearly = [detections(("car", 0.8, BOX), ("person", 0.2, shifted(BOX, 500)))]
+    assert drift(float_says, nearly) == pytest.approx((0.1 + 0.2 + 0.1) / 3)  # the person is below what is asked about
+    assert drift(nearly, float_says) == pytest.approx(drift(float_says, nearly))
+
+
+def test_a_lost_object_a_ghost_and_another_class_drift_by_one_each():
+    one, none = [detections(("car", 0.9, BOX))], [detections()]
+    assert drift(one, none) == drift(none, one) == 1
+    assert drift(one, [detections(("truck", 0.9, BOX))]) == 1
+    assert np.isnan(drift(none, none))
+
+
+def test_masks_drift_by_the_share_of_pixels_that_differ():
+    ids = np.zeros((4, 5), np.uint8)
+    other = ids.copy()
+    other[0, :2] = 1
+    assert drift([SegmentationMap(ids, 5, 4)], [SegmentationMap(other, 5, 4)]) == pytest.approx(0.1)
+
+
+def test_drift_between_boxes_and_masks_is_refused():
+    with pytest.raises(ValueError, match="detections from one engine and a mask from the other"):
+        drift([detections(("car", 0.9, BOX))], [SegmentationMap(np.zeros((4, 5), np.uint8), 5, 4)])

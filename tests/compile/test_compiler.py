@@ -53,7 +53,7 @@ def test_the_package_opens_and_says_what_was_measured_and_why(tmp_path, monday):
     assert report["decision"]["why"] == outcome.decision.why
     assert report["decision"]["naive"].startswith("plain MinMax INT8")
     assert all(row["latency"]["samples"] >= 50 for row in report["decision"]["candidates"][:3])
-    assert report["evaluation"]["frames"] == 8
+    assert report["evaluation"]["frames"] == 4
     assert sum(report["time_by_operator"].values()) == pytest.approx(1.0)
     assert ("calibration.json" in package.manifest.files) == (package.manifest.engine.precision != "fp32")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -122,3 +123,29 @@ def test_a_network_nothing_of_which_can_be_quantized_ships_float_and_says_so():
 def test_float_must_come_first():
     with pytest.raises(ValueError, match="expected the float engine first"):
         decide([row("int8", loss=0.0, ratio=0.5)], LIMITS, wish="auto")
+
+
+BUDGET = Limits(metric="AP50", max_loss=0.005, min_agreement=0.95, noise=0.02, budget_ms=9.0)
+
+
+def test_within_a_budget_the_most_accurate_engine_ships():
+    fast, better = row("fast", loss=0.004, ratio=0.5), row("better", loss=0.001, ratio=0.8)
+    decision = decided(fast, better, limits=BUDGET)
+    assert decision.chosen.name == "better"
+    assert decision.why.startswith("better ships, the most accurate within the budget of 9 ms")
+
+
+def test_float_that_keeps_the_budget_ships():
+    assert decided(row("fast", loss=0.001, ratio=0.5), limits=replace(BUDGET, budget_ms=10.0)).chosen.name == "fp32"
+
+
+def test_a_fast_engine_that_is_not_accurate_does_not_answer_a_budget():
+    decision = decided(row("fast", loss=0.4, ratio=0.5), row("good", loss=0.0, ratio=0.95), limits=BUDGET)
+    assert decision.chosen is None
+    assert "the fastest of them, good, takes 9.50 ms" in decision.why
+
+
+@pytest.mark.parametrize(("wish", "ships"), [("int8", "int8"), ("fp32", None)])
+def test_a_budget_keeps_the_precision_that_was_asked_for(wish, ships):
+    chosen = decided(row("int8", loss=0.0, ratio=0.5), wish=wish, limits=BUDGET).chosen
+    assert (chosen and chosen.name) == ships

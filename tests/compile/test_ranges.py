@@ -97,5 +97,5 @@ def test_a_few_tensors_at_a_time_give_the_same_histograms(tmp_path, monkeypatch)
 def test_a_tensor_that_is_not_finite_on_a_real_frame_is_named(tmp_path):
     graph = imported_graph(segmenter(), tmp_path)
     feed = {"images": np.full((1, 3, HEIGHT_PX, WIDTH_PX), np.inf, np.float32)}
-    with pytest.raises(ModelError, match="tensor images: holds NaN or infinity on a calibration frame"):
+    with pytest.raises(ModelError, match="tensor images, an input: holds NaN or infinity on a calibration frame"):
         observe(Watch(graph, ("images",), (), 1), lambda: [feed], threads=1)

@@ -1,0 +1,200 @@
+"""Which precision each layer gets: whole recipes first, then the layers that cost most are given back to float.
+
+A layer is given back where it buys most: by what the network's results lose when that layer alone is in 8 bits, over
+what its 8 bits save. Every step is measured on the search's frames and, where this is the machine, on the clock; what
+lies on the front of drift against cost is graded on frames that chose nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from compile.contest import (
+    Contest,
+    grade,
+    one_feed,
+    open_exams,
+    time_them,
+    try_out,
+)
+from compile.effects import task_effects
+from compile.job import Job
+from compile.layers import times_of_nodes
+from compile.recipes import Candidate, Quantizer, Recipe, usable_recipes
+from compile.target import Target
+from perception.files import sha256_of_bytes
+
+HOPELESSLY_SLOW = 1.1
+"""Times as long as float, at the near end of its interval: keeping layers float moves it towards float, not past it."""
+
+MOST_FLOAT = 0.5
+"""Share of multiply-adds in float beyond which giving back goes no further: little of the network is left in 8 bits."""
+
+MOST_FINALISTS = 5
+REFINEMENTS = 2
+NEARLY_AS_GOOD = 1.5
+"""A recipe whose drift is at most so many times the best one's is tried beside it when layers are given back."""
+
+LEAST_SAVED = 0.02
+"""Share of the mean layer's saving that every layer is taken to save at least."""
+
+
+def search(job: Job, quantizer: Quantizer, target: Target) -> Contest:
+    """Measure float and, unless float was demanded, every INT8 engine that is worth it.
+
+    Raises:
+        LabelError, CalibrationError: float itself finds nothing on the frames to grade on.
+        ModelError, EngineError: the network fails on a real frame.
+    """
+    contest = Contest(job, quantizer, target)
+    limit_s = job.options.time_limit_s
+    contest.ends_at = None if limit_s is None else time.monotonic() + limit_s
+    reference = quantizer.float_candidate()
+    contest.candidates[reference.name] = reference
+    wanted = job.options.precision not in ("fp32", "fp16") and "int8" in job.profile.precisions
+    recipes = usable_recipes(quantizer, quantizer.rules.engine_kind) if wanted else ()
+    if recipes or job.options.labels is not None:
+        open_exams(contest, searching=bool(recipes))
+    if recipes:
+        _try_whole(contest, recipes)
+    time_them(contest, list(contest.candidates))
+    for scope in dict.fromkeys(recipe.scope for recipe in recipes):
+        _give_back(contest, [recipe for recipe in recipes if recipe.scope == scope])
+    time_them(contest, list(contest.candidates))
+    if recipes:
+        grade(contest, _finalists(contest, recipes[0].name))
+    return contest
+
+
+def _try_whole(contest: Contest, recipes: Sequence[Recipe]) -> None:
+    """The whole network by each recipe; the first always, the others while there is time."""
+    quantizer = contest.quantizer
+    if not all(quantizer.is_kept(recipe) for recipe in recipes):
+        with contest.job.terminal.progress("watching every tensor on the calibration frames", None) as step:
+            quantizer.observe(recipes, step)
+    for number, recipe in enumerate(recipes):
+        if number and contest.is_out_of_time:
+            contest.notes.append(f"the time limit left {len(recipes) - number} recipes untried")
+            return
+        with contest.job.terminal.progress(f"quantizing: {recipe.words}", None):
+            candidate = quantizer.candidate(recipe)
+        try_out(contest, [candidate])
+
+
+def _give_back(contest: Contest, recipes: Sequence[Recipe]) -> None:
+    """Give layers back to float, more and more of them, until the search's frames say it is enough; then fewer."""
+    tried = sorted(
+        (recipe for recipe in recipes if recipe.name in contest.trials and not contest.failed(recipe.name)),
+        key=lambda recipe: contest.trials[recipe.name].apart,
+    )
+    if not tried or contest.passes(tried[0].name) or _is_hopelessly_slow(contest, tried[0].name):
+        return
+    best = tried[0]
+    within = NEARLY_AS_GOOD * contest.trials[best.name].apart
+    team = [recipe for recipe in tried[:2] if contest.trials[recipe.name].apart <= within]
+    order = _order_of_giving_back(contest, best)
+    failed = 0
+    for count in _rungs(contest, order):
+        if contest.is_out_of_time:
+            contest.notes.append("the time limit ended the search before every layer's turn")
+            return
+        if _try_kept(contest, team, order[:count]):
+            _refine(contest, team, order, between=(failed, count))
+            return
+        failed = count
+
+
+def _refine(contest: Contest, team: Sequence[Recipe], order: Sequence[str], *, between: tuple[int, int]) -> None:
+    """Fewer layers in float than a number that passes, more than one that does not."""
+    failed, passed = between
+    for _ in range(REFINEMENTS):
+        middle = (failed + passed) // 2
+        if middle == failed or contest.is_out_of_time:
+            return
+        if _try_kept(contest, team, order[:middle]):
+            passed = middle
+        else:
+            failed = middle
+
+
+def _try_kept(contest: Contest, recipes: Sequence[Recipe], layers: Sequence[str]) -> bool:
+    """Try recipes with some layers in float; whether one passes."""
+    kept = {name: _why_kept(contest, name) for name in layers}
+    names = []
+    for recipe in recipes:
+        with contest.job.terminal.progress(f"quantizing: {recipe.words}, {len(kept)} layers in float", None):
+            candidate = contest.quantizer.candidate(recipe, kept)
+        try_out(contest, [candidate])
+        names.append(candidate.name)
+    return any(contest.passes(name) for name in names)
+
+
+def _why_kept(contest: Contest, name: str) -> str:
+    if name in contest.effects:
+        return f"alone in 8 bits it moves the results by {contest.effects[name]:.2%}"
+    lost = next((loss.noise_share for losses in contest.losses.values() for loss in losses if loss.node == name), None)
+    return "kept with its neighbours" if lost is None else f"loses {lost:.1%} of its signal"
+
+
+def _rungs(contest: Contest, order: Sequence[str]) -> Iterator[int]:
+    """1, 2, 4, 8 … layers; after the first two only as long as most of the network stays in 8 bits."""
+    most = MOST_FLOAT * sum(contest.macs.values())
+    count = 1
+    while count < len(order) and (count <= 2 or sum(contest.macs.get(name, 0) for name in order[:count]) <= most):
+        yield count
+        count *= 2
+
+
+def _order_of_giving_back(contest: Contest, recipe: Recipe) -> list[str]:
+    """The layers in 8 bits, those first whose return to float buys most accuracy for what it costs.
+
+    Noise of independent layers adds up by its squares, so a layer's part in the drift is the square of its own.
+    """
+    with contest.job.terminal.progress(f"finding what each layer loses by {recipe.name}", None):
+        losses = contest.losses[recipe.name] = contest.quantizer.losses(recipe)
+    integer = [loss for loss in losses if loss.node in contest.candidates[recipe.name].integer_nodes]
+    contest.effects |= task_effects(contest, recipe, integer)
+    layers = [loss.node for loss in integer]
+    saved = _saved(contest, recipe.name, layers)
+    least = LEAST_SAVED * max(sum(saved.values()), 1e-9) / max(len(saved), 1)
+    worth = {name: contest.effects.get(name, 0.0) ** 2 / max(saved[name], least) for name in layers}
+    return sorted(layers, key=lambda name: -worth[name])
+
+
+def _saved(contest: Contest, name: str, layers: Sequence[str]) -> Mapping[str, float]:
+    """What each layer saves in 8 bits: microseconds on the target, else multiply-adds."""
+    if not contest.target.is_timed:
+        return {layer: float(contest.macs.get(layer, 0)) for layer in layers}
+    before, after = layer_times(contest, contest.reference), layer_times(contest, contest.candidates[name])
+    return {layer: before.get(layer, 0.0) - after.get(layer, 0.0) for layer in layers}
+
+
+def layer_times(contest: Contest, candidate: Candidate) -> dict[str, float]:
+    """Weighted layer → microseconds a run in a candidate, what was fused with it included."""
+    job = contest.job
+    key = ("layer times", sha256_of_bytes(candidate.content), job.threads, job.machine.cpu.model)
+
+    def measured() -> dict[str, float]:
+        return times_of_nodes(contest.target.node_times(candidate.content, one_feed(job)), contest.quantizer.graph)
+
+    found = job.store.document(key, lambda: dict(measured()))
+    return {str(name): float(str(value)) for name, value in dict(found).items()}  # type: ignore[arg-type]
+
+
+def _is_hopelessly_slow(contest: Contest, name: str) -> bool:
+    timed = contest.latencies.get(name)
+    slow = contest.job.options.precision == "auto" and timed is not None and timed.ratio.low > HOPELESSLY_SLOW
+    if slow:
+        contest.notes.append(f"{name} is slower than float: giving layers back would not make it faster")
+    return slow
+
+
+def _finalists(contest: Contest, naive: str) -> list[str]:
+    """Naive INT8, whose price is always told; the cheapest that pass; and the most accurate of the front."""
+    passing = sorted(
+        (name for name in contest.trials if name != contest.reference.name and contest.passes(name)), key=contest.cost
+    )
+    accurate = sorted(contest.front(), key=lambda name: contest.trials[name].apart)
+    chosen = list(dict.fromkeys((*passing, *accurate)))[:MOST_FINALISTS]
+    return list(dict.fromkeys((naive, *chosen)))
