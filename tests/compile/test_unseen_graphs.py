@@ -150,6 +150,19 @@ def test_shared_weights_are_quantized_for_each_reader_in_its_own_scale_of_inputs
     assert far[0] / near[0] > 2
 
 
+def test_weights_in_a_file_beside_the_model_give_the_same_engine(folder: Path, tmp_path: Path) -> None:
+    inside = prepared("opset 17", folder)
+    path = tmp_path / "unseen.onnx"
+    onnx.save(inside.source, path, save_as_external_data=True, location="unseen.data", size_threshold=0)
+    beside = Prepared(inside.architecture, inside.source, import_model(path), inside.frames, inside.unseen)
+    engines = []
+    for unseen in (inside, beside):
+        quantizer = quantizer_of(unseen, "onnxrt")
+        quantizer.observe(RECIPES["onnxrt"][:1])
+        engines.append(quantizer.candidate(RECIPES["onnxrt"][0]).content)
+    assert engines[0] == engines[1]
+
+
 def test_a_convolution_with_computed_weights_between_pairs_still_runs(folder: Path) -> None:
     unseen = prepared("dynamic weights", folder)
     quantizer = quantizer_of(unseen, "onnxrt")
