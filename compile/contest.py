@@ -224,9 +224,15 @@ def _grade_of(contest: Contest, content: bytes, exam: Examination, step: Callabl
         return Grade(1.0, 0.0, {}, failure=str(error))
 
 
-def time_them(contest: Contest, names: Iterable[str]) -> None:
-    """Time those not timed yet beside float, and float beside itself; nothing where this is not their machine."""
-    new = [name for name in names if name not in contest.latencies and not contest.failed(name)]
+def time_them(contest: Contest, names: Iterable[str], *, again: bool = False) -> None:
+    """Time those not timed yet beside float, and float beside itself; nothing where this is not their machine.
+
+    Args:
+        contest: what was measured so far.
+        names: candidates.
+        again: time them all, and forget what was measured before: fewer engines in a round leave more rounds to each.
+    """
+    new = [name for name in names if (again or name not in contest.latencies) and not contest.failed(name)]
     if not new or not contest.target.is_timed:
         return
     names = list(dict.fromkeys((contest.reference.name, *new, AGAIN)))
@@ -239,9 +245,10 @@ def time_them(contest: Contest, names: Iterable[str]) -> None:
 
     states = cast("dict[str, dict[str, Any]]", job.store.document(key, measured))
     timed = {name: Latency.of_state(state) for name, state in states.items()}
-    again = timed.pop(AGAIN).ratio
-    contest.noise = max(contest.noise, abs(again.low - 1), abs(again.high - 1))
-    contest.latencies = {**timed, **contest.latencies}
+    beside_itself = timed.pop(AGAIN).ratio
+    noise = max(abs(beside_itself.low - 1), abs(beside_itself.high - 1))
+    contest.noise = noise if again else max(contest.noise, noise)
+    contest.latencies = {**contest.latencies, **timed}
 
 
 def _timed(contest: Contest, names: Sequence[str], contents: Sequence[bytes]) -> dict[str, Latency]:

@@ -68,6 +68,7 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
         Recipe("int8-percentile", "percentile_99.99", "weighted", "99.99 % ranges, convolutions and matrix products"),
         Recipe("int8-minmax-chains", "minmax", "chains", "MinMax ranges, whole chains of operators"),
         Recipe("int8-percentile-chains", "percentile_99.99", "chains", "99.99 % ranges, whole chains of operators"),
+        Recipe("int8-corrected", FITTED, "weighted", f"{FITTED_WORDS}, biases corrected", "nearest"),
         Recipe("int8-corrected-chains", FITTED, "chains", f"{FITTED_WORDS}, biases corrected, whole chains", "nearest"),
     ),
     "tensorrt": (

@@ -29,7 +29,7 @@ HOPELESSLY_SLOW = 1.1
 """Times as long as float, at the near end of its interval: keeping layers float moves it towards float, not past it."""
 
 MOST_FLOAT = 0.5
-"""Share of multiply-adds in float beyond which giving back goes no further: little of the network is left in 8 bits."""
+"""Share of multiply-adds in float beyond which giving back goes no further where nothing is timed."""
 
 MOST_FINALISTS = 5
 REFINEMENTS = 2
@@ -63,7 +63,9 @@ def search(job: Job, quantizer: Quantizer, target: Target) -> Contest:
         _give_back(contest, [recipe for recipe in recipes if recipe.scope == scope])
     time_them(contest, list(contest.candidates))
     if recipes:
-        grade(contest, _finalists(contest, recipes[0].name))
+        finalists = _finalists(contest, recipes[0].name)
+        time_them(contest, finalists, again=True)
+        grade(contest, finalists)
     return contest
 
 
@@ -138,8 +140,8 @@ def _why_kept(contest: Contest, name: str) -> str:
 
 
 def _rungs(contest: Contest, order: Sequence[str]) -> Iterator[int]:
-    """1, 2, 4, 8 … layers; after the first two only as long as most of the network stays in 8 bits."""
-    most = MOST_FLOAT * sum(contest.macs.values())
+    """1, 2, 4, 8 … layers; where nothing is timed only as long as most of the network stays in 8 bits."""
+    most = (1.0 if contest.target.is_timed else MOST_FLOAT) * sum(contest.macs.values())
     count = 1
     while count < len(order) and (count <= 2 or sum(contest.macs.get(name, 0) for name in order[:count]) <= most):
         yield count
