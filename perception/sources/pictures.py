@@ -13,8 +13,9 @@ from perception.errors import SourceError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
-# A broken picture is told by its error; OpenCV's own line on stderr names neither file nor remedy.
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+# A broken picture is told by its error; OpenCV's own line on stderr names neither file nor remedy. The call moved
+# between OpenCV 4 and 5; silence is level 0 in both.
+(cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
 
 _JPEG_START, _JPEG_END, _START_OF_SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 
