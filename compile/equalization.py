@@ -110,7 +110,7 @@ class _Writer:
             "mean": np.zeros(channels),
             "variance": np.ones(channels),
         }
-        names = [self._constant(f"{final}::by_channel::{what}", value.astype(np.float32)) for what, value in factors.items()]
+        names = [self._constant(f"{final}::by_channel::{what}", array) for what, array in factors.items()]
         self.nodes.append(
             helper.make_node("BatchNormalization", [tensor, *names], [final], f"{final}::by_channel", epsilon=0.0)
         )
@@ -145,6 +145,6 @@ class _Writer:
             inputs.extend(copy.input[2:])
         copy.input[:] = inputs
 
-    def _constant(self, name: str, value: NDArray[np.float32]) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+    def _constant(self, name: str, value: NDArray[np.floating]) -> str:
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
         return name

@@ -10,6 +10,7 @@ from perception.errors import EngineError
 
 ENGINES: dict[str, tuple[str, str]] = {
     "onnxrt": ("perception.engines.onnxrt", "OnnxRuntimeEngine"),
+    "tensorrt": ("perception.engines.tensorrt", "TensorRtEngine"),
     "null": ("perception.engines.null", "NullEngine"),
 }
 

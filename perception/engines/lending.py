@@ -1,0 +1,70 @@
+"""Buffers that an engine lends to whoever captures or decodes frames, so that no frame is copied on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+class Lender:
+    """A fixed set of equal buffers: out with a source, in use by the engine, or free.
+
+    A buffer is lent by `lend`, filled by its borrower, named to the engine any number of times, and given back.
+    One thread at a time.
+    """
+
+    def __init__(self, buffers: Sequence[Pixels]) -> None:
+        """Own the buffers; all of them are free."""
+        self._buffers = tuple(buffers)
+        self._numbers = {buffer.ctypes.data: number for number, buffer in enumerate(self._buffers)}
+        self._free = list(reversed(range(len(self._buffers))))
+        self._closed = False
+
+    def lend(self) -> Pixels:
+        """A free buffer; the borrower may write to it until it gives it back.
+
+        Raises:
+            RuntimeError: all are lent, or the lender is closed.
+        """
+        if self._closed:
+            raise RuntimeError("frame buffers: the engine is closed, expected an open one; borrow before closing")
+        if not self._free:
+            raise RuntimeError(
+                f"frame buffers: all {len(self._buffers)} are lent, expected a free one; give one back, or open more"
+            )
+        return self._buffers[self._free.pop()]
+
+    def give_back(self, pixels: Pixels) -> None:
+        """Take a lent buffer back; its borrower may not touch it from here on.
+
+        Raises:
+            ValueError: it is none of these buffers.
+            RuntimeError: it was not lent.
+        """
+        number = self.number_of(pixels)
+        if number in self._free:
+            raise RuntimeError(f"frame buffer {number}: given back twice, expected once for each time it was lent")
+        self._free.append(number)
+
+    def number_of(self, pixels: Pixels) -> int:
+        """Which buffer this is.
+
+        Raises:
+            ValueError: it is none of these buffers, or only a part of one.
+        """
+        number = self._numbers.get(pixels.ctypes.data)
+        if number is None or pixels.shape != self._buffers[number].shape:
+            shape = list(self._buffers[0].shape) if self._buffers else []
+            raise ValueError(
+                f"frame {list(pixels.shape)}: is no buffer of this engine, expected one of shape {shape} that lend() "
+                "gave; decode into that one"
+            )
+        return number
+
+    def close(self) -> None:
+        """Lend nothing more; the caller frees the memory. A second call does nothing."""
+        self._closed = True

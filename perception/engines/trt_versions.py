@@ -1,0 +1,68 @@
+"""What differs between the TensorRT releases this project builds and runs on: 8.5 to 11. Imports nothing.
+
+Name-based inputs and outputs (`set_tensor_address`, `execute_async_v3`) and pool limits exist in all of them. The rest
+is decided here, once, from the version string; names were compared with the bindings published for 8.6, 10.16, 11.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hw_profiles.profile import version_key
+from perception.errors import EngineError
+
+OLDEST, BELOW = "8.5", "12"
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """How one TensorRT release wants to be talked to.
+
+    Attributes:
+        version: as TensorRT says it.
+        precision: `flag` where the builder is allowed FP16 and INT8 by a flag; `typed` where the ONNX file alone says
+            what each tensor is (strongly typed networks).
+        network_flags: names in `NetworkDefinitionCreationFlag` that a network is created with.
+        reports_progress: `IProgressMonitor` exists.
+        names_nodes: a parser error tells the ONNX node's name itself.
+        version_compatible: plans can be built for newer releases too.
+    """
+
+    version: str
+    precision: Literal["flag", "typed"]
+    network_flags: tuple[str, ...]
+    reports_progress: bool
+    names_nodes: bool
+    version_compatible: bool
+
+    def builder_flags(self, *, half: bool, quantized: bool) -> tuple[str, ...]:
+        """Names in `BuilderFlag` that allow the precisions of a network; none where the file says it all."""
+        if self.precision == "typed":
+            return ()
+        return (*(("FP16",) if half else ()), *(("INT8",) if quantized else ()))
+
+
+def traits_of(version: str) -> Traits:
+    """The traits of a release.
+
+    Args:
+        version: such as `8.6.0` or `10.16.1.11`.
+
+    Raises:
+        EngineError: a release this project does not know.
+    """
+    key = version_key(version)
+    if not version_key(OLDEST) <= key < version_key(BELOW):
+        raise EngineError(
+            f"TensorRT {version}: expected {OLDEST} or newer, below {BELOW}; install one of those releases"
+        )
+    typed = key >= (11,)
+    return Traits(
+        version=version,
+        precision="typed" if typed else "flag",
+        network_flags=("STRONGLY_TYPED",) if typed else ("EXPLICIT_BATCH",) if key < (10,) else (),
+        reports_progress=key >= (10,),
+        names_nodes=key >= (10,),
+        version_compatible=key >= (8, 6),
+    )

@@ -1,0 +1,108 @@
+"""Measure the TensorRT path on this machine's GPU.
+
+    python -m scripts.tensorrt_bench --models FOLDER --plans FOLDER --out OUT --main yolox_nano_416
+
+FOLDER holds NAME.onnx, NAME.int8.onnx and NAME.yaml for each model, `frames` (and `frames_segmentation`) with pictures,
+and clips. Writes OUT/tensorrt.json (claims and conditions, as docs/results has them), OUT/raw.json (distributions),
+OUT/trace.json (for Perfetto) and what every side says of every picture, to be graded where the labels are. Sides of a
+comparison take turns in one run. Plans stay in --plans and are not built twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from scripts.tensorrt_bench.book import Book, gpu_state
+from scripts.tensorrt_bench.builds import build_all
+from scripts.tensorrt_bench.cases import PRECISIONS, Case, cases_in
+from scripts.tensorrt_bench.drive import overlapped, traced
+from scripts.tensorrt_bench.latency import frame_to_detections, loading, plans_compared, six_cameras
+from scripts.tensorrt_bench.parity import kernel_parity
+from scripts.tensorrt_bench.pictures import through_everything
+
+STEPS = ("parity", "build", "compare", "latency", "cameras", "pictures", "loading", "drive")
+
+
+def main() -> int:
+    """Run the steps; one that fails is told and the others go on."""
+    options = parsed()
+    book = Book(options.out)
+    cases = cases_in(options.models, options.plans)
+    main_case = next(case for case in cases if case.name == options.main)
+    print(book.conditions, flush=True)
+    failures = 0
+    for name in options.steps:
+        print(f"== {name}", flush=True)
+        started = time.perf_counter()
+        try:
+            steps(options, book, cases, main_case)[name]()
+        except Exception:
+            failures += 1
+            traceback.print_exc()
+        book.raw.setdefault("gpu", {})[name] = gpu_state()
+        book.write()
+        print(f"   {time.perf_counter() - started:.1f} s; {gpu_state()}", flush=True)
+    return failures
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=Path, required=True, help="folder of models and pictures")
+    parser.add_argument("--plans", type=Path, required=True, help="folder that keeps plans")
+    parser.add_argument("--out", type=Path, required=True, help="folder for results")
+    parser.add_argument("--main", required=True, help="name of the model whose frames are timed")
+    parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, help="what to do")
+    parser.add_argument("--level", type=int, default=2, help="builder level, 0 to 5")
+    parser.add_argument("--build-s", type=float, default=300.0, help="give up builds after so long")
+    parser.add_argument("--at-once", type=int, default=6, help="builders at once")
+    parser.add_argument("--samples", type=int, default=100_000, help="frames of the main row")
+    return parser.parse_args()
+
+
+def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case: Case) -> dict[str, Callable[[], None]]:
+    """What each step does."""
+    ordered = [main_case, *(case for case in cases if case is not main_case)]
+    wanted = [(case, precision) for case in ordered for precision in PRECISIONS if case.model(precision).is_file()]
+    clips = sorted(options.models.glob("*.mp4"))
+
+    def build() -> None:
+        build_all(wanted, book, level=options.level, deadline_s=options.build_s, at_once=options.at_once)
+
+    def compare() -> None:
+        for case in ordered:
+            if case.built():
+                best = plans_compared(case, book)
+                (options.plans / f"{case.name}.best").write_text(best)
+
+    def best() -> str:
+        return (options.plans / f"{main_case.name}.best").read_text()
+
+    def drive() -> None:
+        for clip in clips:
+            overlapped(main_case, best(), clip, book)
+        traced(main_case, best(), clips[0], book)
+
+    def pictures() -> None:
+        for case in ordered:
+            if case.built():
+                through_everything(case, book)
+
+    return {
+        "parity": lambda: kernel_parity(book),
+        "build": build,
+        "compare": compare,
+        "latency": lambda: frame_to_detections(main_case, best(), book, samples=options.samples),
+        "cameras": lambda: six_cameras(main_case, best(), book, rounds=max(1, options.samples // 2000)),
+        "pictures": pictures,
+        "loading": lambda: loading(main_case, best(), book),
+        "drive": drive,
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,122 @@
+"""What the benchmark writes: claims as docs/results has them, and raw distributions; after each step, so a cut run keeps
+what it has."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import cv2
+import tensorrt as trt
+
+from perception.latency import LatencyRecorder
+
+COMMAND = "python -m scripts.tensorrt_bench"
+
+Job = Callable[[], object]
+
+
+class Book:
+    """Rows and raw figures of one run."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.rows: list[dict[str, Any]] = []
+        self.raw: dict[str, Any] = {}
+        self.conditions = conditions()
+        out.mkdir(parents=True, exist_ok=True)
+
+    def row(
+        self, name: str, value: float, *, unit: str, limit: float | None = None, samples: int, better: str = "lower"
+    ) -> None:
+        """Add a claim and write everything."""
+        told = {"id": name, "value": value, "limit": limit, "unit": unit, "better": better}
+        self.rows.append({**told, "samples": samples, "command": COMMAND})
+        print(f"  {name}: {value:.4f} {unit}" + (f" (limit {limit})" if limit is not None else ""), flush=True)
+        self.write()
+
+    def write(self) -> None:
+        """Write both files."""
+        claims = {"conditions": self.conditions, "rows": self.rows}
+        (self.out / "tensorrt.json").write_text(json.dumps(claims, indent=2, sort_keys=True) + "\n")
+        (self.out / "raw.json").write_text(json.dumps(self.raw, indent=1) + "\n")
+
+
+def gpu_state() -> str:
+    """Clocks, power and temperature now."""
+    return _asked("clocks.sm,clocks.mem,power.draw,temperature.gpu,pstate")
+
+
+def conditions() -> dict[str, str]:
+    """What the machine is."""
+    return {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "gpu and driver": _asked("name,driver_version"),
+        "clocks, power, temperature, state": gpu_state(),
+        "tensorrt": trt.__version__,
+        "python": sys.version.split()[0],
+        "opencv": cv2.__version__,
+        "cpu cores": str(os.cpu_count()),
+    }
+
+
+def _asked(fields: str) -> str:
+    asked = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def take_turns(jobs: Mapping[str, tuple[Job, int]], rounds: int, *, settle: int = 20) -> dict[str, LatencyRecorder]:
+    """Run every job some times a round, in turn; the first of each turn do not count.
+
+    Args:
+        jobs: name → the job, and how often it runs in a round.
+        rounds: how often all have their turn.
+        settle: runs at the start of a turn that do not count: caches and clocks are the last job's.
+    """
+    recorders = {name: LatencyRecorder() for name in jobs}
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    for _ in range(max(1, rounds)):
+        for name, (job, times) in jobs.items():
+            for _ in range(settle):
+                job()
+            record = recorders[name].record
+            for _ in range(times):
+                started_ns = time.perf_counter_ns()
+                job()
+                record(time.perf_counter_ns() - started_ns)
+    gc.enable()
+    return recorders
+
+
+def p50_ms(recorder: LatencyRecorder) -> float:
+    """Median in milliseconds."""
+    return recorder.percentile_ns(50) / 1e6
+
+
+def tail(recorder: LatencyRecorder) -> float:
+    """p99.9 over p50."""
+    return recorder.percentile_ns(99.9) / recorder.percentile_ns(50)
+
+
+def pin_to_one_core() -> str:
+    """Keep this thread on the last core; says whether that was granted."""
+    try:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    except OSError as error:
+        return f"refused ({error})"
+    return "granted"
+
+
+def unpin(cores: Sequence[int]) -> None:
+    """Let this process use these cores again."""
+    os.sched_setaffinity(0, set(cores))
