@@ -1,5 +1,6 @@
 """What the benchmark writes: claims as docs/results has them, and raw distributions; after each step, so a cut run keeps
-what it has."""
+what it has.
+"""
 
 from __future__ import annotations
 

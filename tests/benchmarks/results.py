@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,10 @@ def row(
     }
 
 
-def write_results(name: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the file, with what the machine was like."""
+def write_results(
+    name: str, rows: Sequence[dict[str, Any]], *, folder: Path = RESULTS, more: Mapping[str, Any] | None = None
+) -> None:
+    """Write the file, with what the machine was like and `more` conditions."""
     machine = read_machine()
     conditions = {
         "date": datetime.now(timezone.utc).date().isoformat(),
@@ -44,5 +46,6 @@ def write_results(name: str, rows: Sequence[dict[str, Any]]) -> None:
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
         "opencv": cv2.__version__,
+        **(more or {}),
     }
-    write_atomically(RESULTS / f"{name}.json", json_bytes({"conditions": conditions, "rows": list(rows)}))
+    write_atomically(folder / f"{name}.json", json_bytes({"conditions": conditions, "rows": list(rows)}))
