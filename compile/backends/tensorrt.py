@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from compile.backends.tensorrt_graph import with_float_weights
 from compile.backends.tensorrt_log import BuildEvents, error_of, nodes_named
 from perception.engines.engine import Tensors
 from perception.engines.trt_versions import Traits, traits_of
@@ -99,7 +100,8 @@ def build(model: onnx.ModelProto, options: BuildOptions, *, device: str, advance
     cache = options.cache_folder and options.cache_folder / cache_name(device, traits.version)
     with tempfile.TemporaryDirectory(prefix="tollgate-trt-") as name:
         folder = Path(name)
-        (folder / "model.onnx").write_bytes(model.SerializeToString())
+        given = model if traits.integer_weights else with_float_weights(model)
+        (folder / "model.onnx").write_bytes(given.SerializeToString())
         (folder / "options.json").write_bytes(json_bytes(settings))
         if cache and cache.is_file():
             (folder / "timing.cache").write_bytes(cache.read_bytes())

@@ -70,19 +70,13 @@ class CudaDevice:
                 _shared = None
                 self._context.detach()
 
-    @contextmanager
-    def current(self, doing: str) -> Iterator[None]:
+    def current(self, doing: str) -> CurrentDevice:
         """Work in the context, from any thread; `doing` begins the sentence of an error.
 
         Raises:
             EngineError: CUDA failed; `DeviceMemoryError` and `DeviceLostError` where it is one of those.
         """
-        with faults(doing):
-            self._context.push()
-            try:
-                yield
-            finally:
-                cuda.Context.pop()
+        return CurrentDevice(self._context, doing)
 
     def kernel(self, source: str, name: str, signature: str) -> Any:  # noqa: ANN401  (PyCUDA is untyped)
         """Compile CUDA C++ and prepare one of its kernels; inside `current`.
@@ -102,6 +96,28 @@ class CudaDevice:
         return function
 
 
+class CurrentDevice:
+    """A block of code in a context; a class of its own because it is entered at every frame."""
+
+    __slots__ = ("_context", "_doing")
+
+    def __init__(self, context: Any, doing: str) -> None:  # noqa: ANN401  (PyCUDA is untyped)
+        self._context, self._doing = context, doing
+
+    def __enter__(self) -> None:
+        """Make the context current to this thread."""
+        try:
+            self._context.push()
+        except cuda.Error as error:
+            raise fault_of(str(error), doing=self._doing) from error
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Take it off; PyCUDA's errors become the project's."""
+        cuda.Context.pop()
+        if isinstance(error, cuda.Error):
+            raise fault_of(str(error), doing=self._doing) from error
+
+
 @contextmanager
 def faults(doing: str) -> Iterator[None]:
     """Turn PyCUDA's errors into the project's."""
@@ -112,20 +128,25 @@ def faults(doing: str) -> Iterator[None]:
 
 
 def compiled(source: str, architecture: str) -> bytes:
-    """Machine code for one architecture, by NVRTC where `cuda.bindings` brings it, else by nvcc.
+    """Machine code for one architecture, by NVRTC where `cuda.bindings` finds it, else by nvcc.
 
     Raises:
         EngineError: neither exists, or the source is refused.
     """
-    try:
-        if nvrtc is not None:
-            return bytes(_by_nvrtc(source, architecture))
-        return bytes(pycuda.compiler.compile(source, arch=architecture, no_extern_c=True))
-    except (cuda.CompileError, OSError, RuntimeError) as error:
-        words = " ".join(str(error).split())[:400]
-        raise EngineError(
-            f"CUDA kernel: does not compile ({words}); install cuda-bindings with NVRTC, or put nvcc on the PATH"
-        ) from error
+    refusals = []
+    for compiler in (_by_nvrtc, _by_nvcc) if nvrtc is not None else (_by_nvcc,):
+        try:
+            return compiler(source, architecture)
+        except (cuda.CompileError, OSError, RuntimeError) as error:  # a missing library is a RuntimeError
+            refusals.append(" ".join(str(error).split())[:300])
+    raise EngineError(
+        f"CUDA kernel: does not compile ({'; '.join(refusals)}); install cuda-bindings with NVRTC, or put nvcc on the "
+        "PATH"
+    )
+
+
+def _by_nvcc(source: str, architecture: str) -> bytes:
+    return bytes(pycuda.compiler.compile(source, arch=architecture, no_extern_c=True))
 
 
 def _by_nvrtc(source: str, architecture: str) -> bytes:

@@ -103,8 +103,9 @@ class FramePath:
             EngineError: the engine failed, gave numbers that are none, or more candidates than there is room for.
             RuntimeError: the path was opened without `score_threshold`.
         """
-        self.start(pixels)
-        return self.finish_detections()
+        candidates = self._decoded_on_device()
+        self._run(pixels)
+        return self._detections(candidates)
 
     def close(self) -> None:
         """Give everything back. A second call does nothing."""
@@ -133,12 +134,10 @@ class FramePath:
             EngineError: see `detect`.
             RuntimeError: the path was opened without `score_threshold`.
         """
-        if self._candidates is None:
-            raise RuntimeError("detect: the path was opened without score_threshold; give one, or call infer")
+        candidates = self._decoded_on_device()
         with self._device.current("running a frame"):
             self._lane.wait()
-        found: Candidates = self._candidates.read()
-        return self._selection(found, self.geometry) if len(found.scores) else Detections.empty()
+        return self._detections(candidates)
 
     def gpu_times_ms(self, pixels: Pixels, count: int) -> list[float]:
         """What the GPU takes for a frame, from the first copy to the last, by its own clock; for measurements."""
@@ -155,9 +154,19 @@ class FramePath:
         return times_ms
 
     def _run(self, pixels: Pixels) -> None:
-        self.start(pixels)
+        launch = self._launches[self._lender.number_of(pixels)]
         with self._device.current("running a frame"):
+            launch.start()
             self._lane.wait()
+
+    def _decoded_on_device(self) -> YoloxCandidates:
+        if self._candidates is None:
+            raise RuntimeError("detect: the path was opened without score_threshold; give one, or call infer")
+        return self._candidates
+
+    def _detections(self, candidates: YoloxCandidates) -> Detections:
+        found: Candidates = candidates.read()
+        return self._selection(found, self.geometry) if len(found.scores) else Detections.empty()
 
     def _work(self, frame: Pixels) -> Callable[[], None]:
         def enqueue() -> None:

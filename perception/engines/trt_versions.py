@@ -27,6 +27,7 @@ class Traits:
         reports_progress: `IProgressMonitor` exists.
         names_nodes: a parser error tells the ONNX node's name itself.
         version_compatible: plans can be built for newer releases too.
+        integer_weights: weights may be stored as the integers that a DequantizeLinear reads.
     """
 
     version: str
@@ -35,6 +36,7 @@ class Traits:
     reports_progress: bool
     names_nodes: bool
     version_compatible: bool
+    integer_weights: bool
 
     def builder_flags(self, *, half: bool, quantized: bool) -> tuple[str, ...]:
         """Names in `BuilderFlag` that allow the precisions of a network; none where the file says it all."""
@@ -65,4 +67,5 @@ def traits_of(version: str) -> Traits:
         reports_progress=key >= (10,),
         names_nodes=key >= (10,),
         version_compatible=key >= (8, 6),
+        integer_weights=key >= (10,),
     )

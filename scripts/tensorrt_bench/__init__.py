@@ -1,0 +1,1 @@
+"""The TensorRT path on a GPU: what `docs/results/tensorrt.json` holds."""

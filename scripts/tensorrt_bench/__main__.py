@@ -2,7 +2,7 @@
 
     python -m scripts.tensorrt_bench --models FOLDER --plans FOLDER --out OUT --main yolox_nano_416
 
-FOLDER holds NAME.onnx, NAME.int8.onnx and NAME.yaml for each model, `frames` (and `frames_segmentation`) with pictures,
+FOLDER holds NAME.onnx, NAME.PRECISION.onnx and NAME.yaml for each model, `frames` (and `frames_segmentation`) with pictures,
 and clips. Writes OUT/tensorrt.json (claims and conditions, as docs/results has them), OUT/raw.json (distributions),
 OUT/trace.json (for Perfetto) and what every side says of every picture, to be graded where the labels are. Sides of a
 comparison take turns in one run. Plans stay in --plans and are not built twice.
@@ -24,7 +24,7 @@ from scripts.tensorrt_bench.latency import frame_to_detections, loading, plans_c
 from scripts.tensorrt_bench.parity import kernel_parity
 from scripts.tensorrt_bench.pictures import through_everything
 
-STEPS = ("parity", "build", "compare", "latency", "cameras", "pictures", "loading", "drive")
+STEPS = ("parity", "build", "compare", "pictures", "latency", "cameras", "loading", "drive")
 
 
 def main() -> int:
@@ -40,7 +40,7 @@ def main() -> int:
         started = time.perf_counter()
         try:
             steps(options, book, cases, main_case)[name]()
-        except Exception:
+        except Exception:  # noqa: BLE001  (told below, and counted)
             failures += 1
             traceback.print_exc()
         book.raw.setdefault("gpu", {})[name] = gpu_state()
@@ -57,17 +57,21 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for results")
     parser.add_argument("--main", required=True, help="name of the model whose frames are timed")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, help="what to do")
+    parser.add_argument("--others", nargs="*", choices=PRECISIONS, default=PRECISIONS, help="plans of the other models")
     parser.add_argument("--level", type=int, default=2, help="builder level, 0 to 5")
-    parser.add_argument("--build-s", type=float, default=300.0, help="give up builds after so long")
+    parser.add_argument("--build-s", type=float, default=300.0, help="give up builds after so long, the main one's not")
     parser.add_argument("--at-once", type=int, default=6, help="builders at once")
     parser.add_argument("--samples", type=int, default=100_000, help="frames of the main row")
+    parser.add_argument("--latency-s", type=float, default=600.0, help="end the main row early after so long")
     return parser.parse_args()
 
 
 def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case: Case) -> dict[str, Callable[[], None]]:
     """What each step does."""
     ordered = [main_case, *(case for case in cases if case is not main_case)]
-    wanted = [(case, precision) for case in ordered for precision in PRECISIONS if case.model(precision).is_file()]
+    wanted = [(main_case, precision) for precision in PRECISIONS]
+    wanted += [(case, precision) for precision in options.others for case in ordered[1:]]
+    wanted = [(case, precision) for case, precision in wanted if case.model(precision).is_file()]
     clips = sorted(options.models.glob("*.mp4"))
 
     def build() -> None:
@@ -96,8 +100,10 @@ def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case:
         "parity": lambda: kernel_parity(book),
         "build": build,
         "compare": compare,
-        "latency": lambda: frame_to_detections(main_case, best(), book, samples=options.samples),
-        "cameras": lambda: six_cameras(main_case, best(), book, rounds=max(1, options.samples // 2000)),
+        "latency": lambda: frame_to_detections(
+            main_case, best(), book, samples=options.samples, limit_s=options.latency_s
+        ),
+        "cameras": lambda: six_cameras(main_case, best(), book, rounds=max(1, options.samples // 4000)),
         "pictures": pictures,
         "loading": lambda: loading(main_case, best(), book),
         "drive": drive,

@@ -1,6 +1,4 @@
-"""What the benchmark writes: claims as docs/results has them, and raw distributions; after each step, so a cut run keeps
-what it has.
-"""
+"""What the benchmark writes: claims as docs/results has them, and raw distributions, after each step."""
 
 from __future__ import annotations
 
@@ -74,29 +72,40 @@ def _asked(fields: str) -> str:
     return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def take_turns(jobs: Mapping[str, tuple[Job, int]], rounds: int, *, settle: int = 20) -> dict[str, LatencyRecorder]:
+def take_turns(
+    jobs: Mapping[str, tuple[Job, int]], rounds: int, *, settle: int = 20, limit_s: float = 600.0
+) -> dict[str, LatencyRecorder]:
     """Run every job some times a round, in turn; the first of each turn do not count.
 
     Args:
         jobs: name → the job, and how often it runs in a round.
         rounds: how often all have their turn.
-        settle: runs at the start of a turn that do not count: caches and clocks are the last job's.
+        settle: runs at the start of a turn that do not count, at most as many as count: caches and clocks are the last
+            job's.
+        limit_s: begin no round later than this.
     """
     recorders = {name: LatencyRecorder() for name in jobs}
     gc.collect()
     gc.freeze()
     gc.disable()
+    ends_at = time.monotonic() + limit_s
     for _ in range(max(1, rounds)):
         for name, (job, times) in jobs.items():
-            for _ in range(settle):
+            for _ in range(min(settle, times)):
                 job()
-            record = recorders[name].record
-            for _ in range(times):
-                started_ns = time.perf_counter_ns()
-                job()
-                record(time.perf_counter_ns() - started_ns)
+            _record(job, times, recorders[name])
+        if time.monotonic() > ends_at:
+            break
     gc.enable()
     return recorders
+
+
+def _record(job: Job, times: int, recorder: LatencyRecorder) -> None:
+    record = recorder.record
+    for _ in range(times):
+        started_ns = time.perf_counter_ns()
+        job()
+        record(time.perf_counter_ns() - started_ns)
 
 
 def p50_ms(recorder: LatencyRecorder) -> float:

@@ -1,4 +1,4 @@
-"""The models that are measured: float and INT8 ONNX, how they are fed, the pictures that grade them, plans once built."""
+"""The models that are measured: float and INT8 ONNX, how they are fed, the pictures that grade them, their plans."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from perception.model_spec import ModelSpec
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "int8-minmax")
+_OF_FLOAT = ("fp32", "fp16")
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One model in a folder: NAME.onnx, NAME.int8.onnx, NAME.yaml, and its pictures."""
+    """One model in a folder: NAME.onnx, NAME.PRECISION.onnx, NAME.yaml, and its pictures."""
 
     name: str
     folder: Path
@@ -30,7 +31,7 @@ class Case:
 
     def model(self, precision: str) -> Path:
         """The ONNX file that a precision is built from."""
-        return self.folder / (f"{self.name}.int8.onnx" if precision == "int8" else f"{self.name}.onnx")
+        return self.folder / (f"{self.name}.onnx" if precision in _OF_FLOAT else f"{self.name}.{precision}.onnx")
 
     def plan(self, precision: str) -> Path:
         """Where its plan lies."""

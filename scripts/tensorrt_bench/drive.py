@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def _frames(clip: Path, *, prefetched: bool) -> Iterator[Frame]:
             yield frame
 
 
-def _rate(frames: Iterator[Frame], work: Any) -> float:
+def _rate(frames: Iterator[Frame], work: Callable[[Frame], object]) -> float:
     started, count = time.perf_counter(), 0
     for frame in frames:
         work(frame)

@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from perception.decode import open_decoder
 from perception.engines.cuda_frame import FrameLayout
@@ -15,7 +16,7 @@ from perception.engines.tensorrt import TensorRtEngine
 from perception.engines.tensorrt_frames import FramePath
 from perception.frame import Frame
 from perception.pipeline import Pipeline
-from perception.results import Detections
+from perception.results import Detections, Result
 from scripts.tensorrt_bench.book import Book
 from scripts.tensorrt_bench.cases import Case
 
@@ -62,7 +63,8 @@ class OnGpu:
         self._kernel = case.spec.decoding.decoder == "yolox"
         self._paths: dict[tuple[int, ...], FramePath] = {}
 
-    def __call__(self, pixels: Any) -> Any:
+    def __call__(self, pixels: NDArray[np.uint8]) -> Result:
+        """What the network says of a picture."""
         path = self._paths.get(pixels.shape)
         if path is None:
             layout = FrameLayout(pixels.shape[1], pixels.shape[0])

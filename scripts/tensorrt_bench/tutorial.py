@@ -1,4 +1,4 @@
-"""The loop that tutorials on TensorRT teach: letterbox on the host, pageable copies, NumPy from the raw rows to boxes."""
+"""The loop that tutorials on TensorRT teach: letterbox on the host, pageable copies, NumPy from rows to boxes."""
 
 from __future__ import annotations
 

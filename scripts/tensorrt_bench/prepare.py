@@ -1,0 +1,72 @@
+"""Make the folder that the benchmark runs on, on a machine that has the shared models and recordings.
+
+python -m scripts.tensorrt_bench.prepare --out FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from compile.backends.onnxrt import build
+from compile.calibration import choose_calibration
+from compile.graph import GraphView
+from compile.importer import import_model
+from compile.job import feeds_of, some_feeds_of
+from compile.placement import RULES
+from compile.recipes import RECIPES, Quantizer
+from compile.recordings import survey
+from perception.files import write_atomically
+from perception.model_spec import ModelSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
+CALIBRATION = (DATA / "clips" / "driveai_120", DATA / "clips" / "udacity_solidWhiteRight.mp4")
+RECIPE_OF = {"yolox_nano_416": "int8-fitted"}
+ANY_RECIPE, NAIVE = "int8-corrected", "int8-minmax"
+CLIPS = ("udacity_solidWhiteRight.mp4", "udacity_vehicle_test_video.mp4")
+
+
+def main() -> None:
+    """Write models, specs, pictures and clips."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder to fill")
+    out: Path = parser.parse_args().out
+    out.mkdir(parents=True, exist_ok=True)
+    for model in sorted((DATA / "models").glob("*.onnx")):
+        _write_model(model, ModelSpec.load(ROOT / "tests" / "specs" / f"{model.stem}.yaml"), out)
+        print(model.stem, flush=True)
+    shutil.copytree(DATA / "labelled" / "kitti_dev" / "image_2", out / "frames", dirs_exist_ok=True)
+    road = sorted((DATA / "labelled" / "camvid_day" / "images").iterdir())[::4]
+    (out / "frames_segmentation").mkdir(exist_ok=True)
+    for picture in road:
+        shutil.copy(picture, out / "frames_segmentation")
+    for clip in CLIPS:
+        shutil.copy(DATA / "clips" / clip, out)
+
+
+def _write_model(path: Path, spec: ModelSpec, out: Path) -> None:
+    """Float and INT8, both as TensorRT is given them."""
+    model = import_model(path).model
+    write_atomically(out / path.name, build(model))
+    write_atomically(out / f"{path.stem}.yaml", spec.to_yaml().encode())
+    recordings = choose_calibration(CALIBRATION, survey(CALIBRATION)).recordings
+    quantizer = Quantizer(
+        graph=GraphView.of(model),
+        rules=RULES["tensorrt"],
+        feeds=lambda: feeds_of(spec, recordings),
+        some_feeds=lambda count: some_feeds_of(spec, recordings, count),
+        keep_float={},
+        weight_bits=8,
+        threads=2,
+    )
+    recipes = {recipe.name: recipe for recipe in RECIPES["tensorrt"]}
+    chosen = {"int8": recipes[RECIPE_OF.get(path.stem, ANY_RECIPE)], NAIVE: recipes[NAIVE]}
+    quantizer.observe(chosen.values())
+    for precision, recipe in chosen.items():
+        write_atomically(out / f"{path.stem}.{precision}.onnx", quantizer.candidate(recipe).content)
+
+
+if __name__ == "__main__":
+    main()
