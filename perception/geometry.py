@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
@@ -32,19 +32,22 @@ class Geometry:
     offset_y_px: int
     content_width_px: int
     content_height_px: int
+    _scales: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+    _offsets: NDArray[np.float32] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Lay both out as boxes are: x y x y."""
+        object.__setattr__(self, "_scales", np.array((self.scale_x, self.scale_y) * 2, np.float32))
+        object.__setattr__(self, "_offsets", np.array((self.offset_x_px, self.offset_y_px) * 2, np.float32))
 
     def to_source(self, boxes_px: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes (N, 4) x1 y1 x2 y2 from network pixels to source pixels; a new array."""
-        source = np.empty_like(boxes_px)
-        source[:, 0::2] = (boxes_px[:, 0::2] - self.offset_x_px) / self.scale_x
-        source[:, 1::2] = (boxes_px[:, 1::2] - self.offset_y_px) / self.scale_y
+        source: NDArray[np.float32] = (boxes_px - self._offsets) / self._scales
         return source
 
     def to_network(self, boxes_px: NDArray[np.float32]) -> NDArray[np.float32]:
         """Boxes (N, 4) x1 y1 x2 y2 from source pixels to network pixels; a new array."""
-        network = np.empty_like(boxes_px)
-        network[:, 0::2] = boxes_px[:, 0::2] * self.scale_x + self.offset_x_px
-        network[:, 1::2] = boxes_px[:, 1::2] * self.scale_y + self.offset_y_px
+        network: NDArray[np.float32] = boxes_px * self._scales + self._offsets
         return network
 
 

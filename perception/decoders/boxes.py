@@ -46,14 +46,13 @@ class Selection:
     def __call__(self, candidates: Candidates, geometry: Geometry) -> Detections:
         """The detections, best score first, in source pixels."""
         order = np.argsort(-candidates.scores, kind="stable")
-        boxes_px, class_ids = candidates.boxes_px[order], candidates.class_ids[order].astype(np.int32)
-        scores = candidates.scores[order]
         if self._nms_iou is not None and len(order) > 1:
+            class_ids = candidates.class_ids.astype(np.int32)[order]
             groups = np.zeros_like(class_ids) if self._across_classes else class_ids
-            kept = suppress(boxes_px, groups, self._nms_iou)
-            boxes_px, scores, class_ids = boxes_px[kept], scores[kept], class_ids[kept]
-        best = slice(self._max_detections)
-        return Detections(geometry.to_source(boxes_px[best]), scores[best], class_ids[best])
+            order = order[suppress(candidates.boxes_px[order], groups, self._nms_iou)]
+        best = order[: self._max_detections]
+        class_ids = candidates.class_ids[best].astype(np.int32, copy=False)
+        return Detections(geometry.to_source(candidates.boxes_px[best]), candidates.scores[best], class_ids)
 
 
 def suppress(boxes_px: Floats, groups: NDArray[np.int32], iou: float) -> NDArray[np.intp]:
@@ -72,8 +71,9 @@ def suppress(boxes_px: Floats, groups: NDArray[np.int32], iou: float) -> NDArray
     corners = boxes_px.astype(np.float64) - boxes_px.min()
     corners[:, 2:] -= corners[:, :2]
     ranks = np.arange(len(boxes_px), 0, -1, dtype=np.float32)
-    kept = _NMS(corners, ranks, groups, 0.0, iou)
-    return np.sort(np.asarray(kept, dtype=np.intp))
+    kept = np.asarray(_NMS(corners, ranks, groups, 0.0, iou), dtype=np.intp)
+    kept.sort()
+    return kept
 
 
 def best_class(class_scores: Floats) -> tuple[NDArray[np.intp], Floats]:

@@ -21,6 +21,7 @@ class Lender:
         """Own the buffers; all of them are free."""
         self._buffers = tuple(buffers)
         self._numbers = {buffer.ctypes.data: number for number, buffer in enumerate(self._buffers)}
+        self._known = {id(buffer): number for number, buffer in enumerate(self._buffers)}
         self._free = list(reversed(range(len(self._buffers))))
         self._closed = False
 
@@ -56,6 +57,9 @@ class Lender:
         Raises:
             ValueError: it is none of these buffers, or only a part of one.
         """
+        known = self._known.get(id(pixels))  # the buffers live as long as this lender: their identities are theirs
+        if known is not None:
+            return known
         number = self._numbers.get(pixels.ctypes.data)
         if number is None or pixels.shape != self._buffers[number].shape:
             shape = list(self._buffers[0].shape) if self._buffers else []
