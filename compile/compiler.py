@@ -7,13 +7,12 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
 from pydantic import JsonValue
 
-from compile.backends.onnxrt import ENGINE_FILE, node_times, opened
+from compile.backends.onnxrt import opened
 from compile.contest import Contest, losses_document
 from compile.coverage import coverage_of
 from compile.decide import Decision
@@ -25,9 +24,10 @@ from compile.placement import RULES
 from compile.recipes import Candidate, Quantizer, kept_by_pattern
 from compile.search import layer_times, search
 from compile.shipment import Fusion, Shipment, prepare_shipment
-from compile.target import TRACED_RUNS, OnnxRuntimeTarget
+from compile.target import Target, open_target
 from hw_profiles.machine import INT8_FEATURES, Machine
 from hw_profiles.profile import Profile
+from perception.engines.engine import Tensors
 from perception.errors import OutputError
 from perception.files import cannot_write, json_bytes, sha256_of_bytes
 from perception.package import MANIFEST, PROFILE, SPEC, EngineEntry, EnginePackage, write_package
@@ -91,22 +91,24 @@ def compile_model(
         terminal=terminal or Terminal(quiet=True),
     )
     job.store.tidy()
-    quantizer = _quantizer(job)
+    target, quantizer = open_target(job), _quantizer(job)
     started_s = time.monotonic()
-    contest = search(job, quantizer, OnnxRuntimeTarget(job.threads))
+    contest = search(job, quantizer, target)
     searched = _search(contest, time.monotonic() - started_s)
     decision = contest.decision()
     if decision.chosen is None:
         return CompileOutcome(decision, searched)
     shipment = prepare_shipment(job, contest.candidates[decision.chosen.name])
     reference = Shipment.unfused(quantizer.float_candidate(), job.spec, "this is the reference")
-    parity = _parity(job, reference, shipment)
+    parity = _parity(job, target, reference, shipment)
     report = {**_report(contest, decision, shipment, parity), "search": searched}
     return CompileOutcome(
         decision,
         searched,
-        package=_write(job, shipment, output, report=report),
-        reference=_write(job, reference, options.reference_output) if options.reference_output is not None else None,
+        package=_write(job, target, shipment, output, report=report),
+        reference=None
+        if options.reference_output is None
+        else _write(job, target, reference, options.reference_output),
         fusion=shipment.fusion,
         parity=parity,
     )
@@ -153,11 +155,11 @@ def _quantizer(job: Job) -> Quantizer:
     )
 
 
-def _parity(job: Job, reference: Shipment, shipment: Shipment) -> Parity:
+def _parity(job: Job, target: Target, reference: Shipment, shipment: Shipment) -> Parity:
     recordings = job.evaluation.recordings.some(PARITY_FRAMES)
     with (
         opened(reference.content, threads=job.threads) as first,
-        opened(shipment.content, threads=job.threads) as second,
+        target.opened(shipment.content) as second,
         job.terminal.progress("parity of what ships with float", len(recordings)) as step,
     ):
         subjects = Subject(reference.spec, first), Subject(shipment.spec, second)
@@ -178,7 +180,8 @@ def _report(contest: Contest, decision: Decision, shipment: Shipment, parity: Pa
         "layer_losses": losses_document(contest.losses),
         "layers": _layers(contest, shipment.candidate),
         "coverage": coverage_of(job.calibration.recordings.chosen, recordings.chosen).document(),
-        "time_by_operator": _time_by_operator(job, shipment),
+        "time_by_operator": _time_by_operator(contest, shipment),
+        "fresh_process_db": cast("JsonValue", contest.target.proof(shipment.content, _one_feed(job, shipment))),
         "evaluation": {
             "recordings": [dict(source) for source in recordings.sources()],
             "frames": len(recordings),
@@ -240,21 +243,28 @@ def _search(contest: Contest, seconds: float) -> dict[str, JsonValue]:
     }
 
 
-def _time_by_operator(job: Job, shipment: Shipment) -> dict[str, JsonValue]:
-    """Share of the engine's time that goes to each operator, as the runtime executes them after its fusions."""
+def _one_feed(job: Job, shipment: Shipment) -> Tensors:
     frame = next(iter(job.evaluation.recordings.frames()))
-    feeds = Preprocessor(shipment.spec.picture, shipment.spec.size_input).prepare(frame.pixels).feeds
+    return Preprocessor(shipment.spec.picture, shipment.spec.size_input).prepare(frame.pixels).feeds
+
+
+def _time_by_operator(contest: Contest, shipment: Shipment) -> dict[str, JsonValue]:
+    """Share of the engine's time that goes to each operator, as the runtime executes them after its fusions."""
+    feeds = _one_feed(contest.job, shipment)
     totals: dict[str, float] = defaultdict(float)
-    for node in node_times(shipment.content, feeds, threads=job.threads, runs=TRACED_RUNS):
+    for node in contest.target.node_times(shipment.content, feeds):
         totals[node.op_type] += node.mean_us
     whole_us = sum(totals.values())
     return {name: share_us / whole_us for name, share_us in sorted(totals.items(), key=lambda item: -item[1])}
 
 
-def _write(job: Job, shipment: Shipment, folder: Path, *, report: dict[str, JsonValue] | None = None) -> EnginePackage:
+def _write(
+    job: Job, target: Target, shipment: Shipment, folder: Path, *, report: dict[str, JsonValue] | None = None
+) -> EnginePackage:
     candidate = shipment.candidate
     files = {
-        ENGINE_FILE: shipment.content,
+        target.engine_file: target.serialised(shipment.content),
+        **target.beside(shipment.content),
         SPEC: shipment.spec.to_yaml().encode(),
         PROFILE: job.profile.to_yaml().encode(),
     }
@@ -264,9 +274,9 @@ def _write(job: Job, shipment: Shipment, folder: Path, *, report: dict[str, Json
         files["calibration.json"] = json_bytes(job.calibration.document())
     engine = EngineEntry(
         kind=job.profile.engine_kind,
-        file=ENGINE_FILE,
+        file=target.engine_file,
         precision=candidate.precision,
-        requires={"onnxruntime": f">={version('onnxruntime')}"},
+        requires=target.requires,
     )
     build = build_entries(job, candidate, weight_bits=weight_bits(job.machine), fused_input=shipment.fusion.kept)
     return write_package(folder, files, name=f"{job.spec.name}-{job.profile.name}", engine=engine, build=build)

@@ -154,7 +154,7 @@ def open_exams(contest: Contest, *, searching: bool) -> None:
         LabelError, CalibrationError: it finds nothing on the frames that grade.
     """
     job = contest.job
-    with contest.target.opened(contest.reference.content) as engine:
+    with contest.target.simulated(contest.reference.content) as engine:
         contest.exam = Examination(job.spec, job.evaluation, engine)
         contest.grades[contest.reference.name] = contest.exam.reference
         if searching:
@@ -217,8 +217,9 @@ def _graded_by(contest: Contest, exam: Examination) -> tuple[JsonValue, ...]:
 
 
 def _grade_of(contest: Contest, content: bytes, exam: Examination, step: Callable[[], None]) -> Grade:
+    target = contest.target
     try:
-        with contest.target.opened(content) as engine:
+        with target.simulated(content) if exam is contest.trial else target.opened(content) as engine:
             return exam.grade(exam.results(contest.job.spec, engine, step))
     except EngineError as error:
         return Grade(1.0, 0.0, {}, failure=str(error))
@@ -235,7 +236,7 @@ def time_them(contest: Contest, names: Iterable[str], *, again: bool = False) ->
     new = [name for name in names if (again or name not in contest.latencies) and not contest.failed(name)]
     if not new or not contest.target.is_timed:
         return
-    names = list(dict.fromkeys((contest.reference.name, *new, AGAIN)))
+    names = list(dict.fromkeys((contest.reference.name, *(new if again else _one_of_each(contest, new)), AGAIN)))
     contents = [contest.candidates[contest.reference.name if n == AGAIN else n].content for n in names]
     job = contest.job
     key = ("latency", *map(sha256_of_bytes, contents), *job.clock)
@@ -249,6 +250,22 @@ def time_them(contest: Contest, names: Iterable[str], *, again: bool = False) ->
     noise = max(abs(beside_itself.low - 1), abs(beside_itself.high - 1))
     contest.noise = noise if again else max(contest.noise, noise)
     contest.latencies = {**contest.latencies, **timed}
+    _share_times(contest, new)
+
+
+def _one_of_each(contest: Contest, names: Sequence[str]) -> list[str]:
+    """Of those that take the same time one, and none where it was timed before."""
+    timed_as = {name: contest.target.timed_as(contest.candidates[name].content) for name in contest.candidates}
+    seen = {timed_as[name] for name in contest.latencies}
+    first = {timed_as[name]: name for name in reversed(names) if timed_as[name] not in seen}
+    return [name for name in names if name in first.values()]
+
+
+def _share_times(contest: Contest, names: Iterable[str]) -> None:
+    """Give those that were not timed themselves the time of their like."""
+    timed_as = {name: contest.target.timed_as(contest.candidates[name].content) for name in contest.candidates}
+    known = {timed_as[name]: latency for name, latency in contest.latencies.items()}
+    contest.latencies |= {name: known[timed_as[name]] for name in names if name not in contest.latencies}
 
 
 def _timed(contest: Contest, names: Sequence[str], contents: Sequence[bytes]) -> dict[str, Latency]:

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from compile.timing import Latency
 
 Wish = Literal["auto", "fp32", "fp16", "int8"]
-RowPrecision = Literal["fp32", "int8", "mixed"]
+RowPrecision = Literal["fp32", "fp16", "int8", "mixed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +122,12 @@ def decide(rows: Sequence[Row], limits: Limits, *, wish: Wish) -> Decision:
     """Choose what ships.
 
     Args:
-        rows: float first, then every INT8 candidate; the first of these is the naive one.
+        rows: float first, then every other candidate; the first INT8 one of these is the naive one.
         limits: what a candidate must keep.
         wish: `auto` takes the fastest candidate within the limit that beats float, else float; `int8` takes the fastest
-            within the limit even if it does not; `fp32` takes float. With a latency budget, `auto` and `int8` take the
-            most accurate engine that keeps it, and nothing ships where none does.
+            within the limit even if it does not, and `fp16` half precision in the same way; `fp32` takes float. With a
+            latency budget, all but `fp32` take the most accurate engine that keeps it, and nothing ships where none
+            does.
 
     Raises:
         ValueError: the first row is not float.
@@ -138,14 +139,15 @@ def decide(rows: Sequence[Row], limits: Limits, *, wish: Wish) -> Decision:
         (row for row in candidates if limits.admit(loss=row.loss, agreement=row.agreement)), key=_by_speed
     )
     winners = [row for row in accurate if _beats_float(row, limits.noise)]
+    asked_for = [row for row in accurate if (row.precision == "fp16") == (wish == "fp16")]
     if limits.budget_ms is not None:
-        able = {"auto": [reference, *accurate], "int8": accurate}.get(wish, [reference])
+        able = {"auto": [reference, *accurate], "int8": asked_for, "fp16": asked_for}.get(wish, [reference])
         return _within_budget(able, rows, limits, budget_ms=limits.budget_ms)
-    if wish == "int8":
-        chosen = accurate[0] if accurate else None
+    if wish in ("int8", "fp16"):
+        chosen = asked_for[0] if asked_for else None
     else:
         chosen = winners[0] if winners and wish == "auto" else reference
-    why = _why(chosen, rows, accurate, limits, wish)
+    why = _why(chosen, rows, accurate if wish == "auto" else asked_for, limits, wish)
     return Decision(chosen, why, _naive(candidates, limits), tuple(rows), limits)
 
 
@@ -187,19 +189,19 @@ def _by_speed(row: Row) -> tuple[float, float]:
 def _why(chosen: Row | None, rows: Sequence[Row], accurate: Sequence[Row], limits: Limits, wish: Wish) -> str:
     if wish == "fp32":
         return "float ships: --precision fp32 was asked for"
-    if wish == "fp16":
-        return "float ships: this engine kind has no FP16 of its own"
     verdict = "float ships" if wish == "auto" else "nothing ships"
-    if len(rows) == 1:
-        return f"{verdict}: there is no INT8 candidate, no layer of this network can be quantized for this engine"
+    kind = "FP16" if wish == "fp16" else "INT8"
+    others = [row for row in rows[1:] if (row.precision == "fp16") == (wish == "fp16")]
+    if not accurate and not others:
+        return f"{verdict}: there is no {kind} candidate, no layer of this network can be quantized for this engine"
     if not accurate:
-        best = max(rows[1:], key=lambda row: row.agreement)
+        best = max(others, key=lambda row: row.agreement)
         return (
-            f"{verdict}: no INT8 candidate keeps the accuracy; the best of {len(rows) - 1}, {best.name}, "
+            f"{verdict}: no {kind} candidate keeps the accuracy; the best of {len(others)}, {best.name}, "
             f"{_loss_words(best, limits)}"
         )
     if chosen is not None and chosen.precision != "fp32":
-        return _why_int8(chosen, limits)
+        return _why_faster(chosen, limits, kind)
     fastest = accurate[0]
     return (
         f"float ships: {fastest.name} {_loss_words(fastest, limits)} but is not faster beyond noise, "
@@ -207,15 +209,15 @@ def _why(chosen: Row | None, rows: Sequence[Row], accurate: Sequence[Row], limit
     )
 
 
-def _why_int8(row: Row, limits: Limits) -> str:
-    slower = "" if _beats_float(row, limits.noise) else " although it does not beat float, because INT8 was demanded"
+def _why_faster(row: Row, limits: Limits, kind: str) -> str:
+    slower = "" if _beats_float(row, limits.noise) else f" although it does not beat float, because {kind} was demanded"
     return f"{row.name} ships{slower}: it {_speed_words(row, limits)} and {_loss_words(row, limits)}"
 
 
 def _naive(candidates: Sequence[Row], limits: Limits) -> str:
-    if not candidates:
+    row = next((row for row in candidates if row.precision != "fp16"), None)
+    if row is None:
         return ""
-    row = candidates[0]
     speed = f" and takes {row.latency.ratio.middle:.2f} times as long as float" if row.latency is not None else ""
     return f"plain MinMax INT8 {_loss_words(row, limits)}{speed}"
 

@@ -24,7 +24,7 @@ def task_effects(contest: Contest, recipe: Recipe, layers: Sequence[LayerLoss]) 
     if contest.trial is None:
         raise ValueError("contest: has no frames to try candidates on")
     frames = contest.trial.telling(EFFECT_FRAMES)
-    with contest.target.opened(contest.reference.content) as engine:
+    with contest.target.simulated(contest.reference.content) as engine:
         few = Examination.unlabelled(contest.job.spec, frames, engine)
     effects: dict[str, float] = {}
     with contest.job.terminal.progress("putting each layer alone in 8 bits", len(layers)) as step:
@@ -56,7 +56,7 @@ def _effect(contest: Contest, recipe: Recipe, layer: LayerLoss, few: Examination
 def _measured(contest: Contest, recipe: Recipe, layer: LayerLoss, few: Examination) -> float:
     alone = build(contest.quantizer.alone(recipe, layer))
     try:
-        with contest.target.opened(alone) as engine:
+        with contest.target.simulated(alone) as engine:
             return few.grade(few.results(contest.job.spec, engine)).apart
     except EngineError:
         return 1.0

@@ -37,7 +37,7 @@ from perception.terminal import Terminal
 
 EVALUATION_FRAMES = 96
 SEARCH_FRAMES = 64
-BUILT_KINDS = ("onnxrt",)
+BUILT_KINDS = ("onnxrt", "tensorrt")
 """Engine kinds with a build backend."""
 
 FUSE_CHOICES = ("auto", "on", "off")

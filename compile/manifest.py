@@ -43,9 +43,17 @@ def build_entries(job: Job, candidate: Candidate, *, weight_bits: int, fused_inp
         "cpu": job.machine.cpu.model,
         "threads": job.threads,
         "python": platform.python_version(),
+        "gpu": _gpu(job),
         "libraries": {name: version(name) for name in LIBRARIES},
     }
 
 
 def _selection(job: Job) -> dict[str, JsonValue]:
     return {"frames": job.options.frames, "how": job.options.selection, "held_out": job.calibrated_early}
+
+
+def _gpu(job: Job) -> JsonValue:
+    gpu = job.machine.gpu
+    if job.profile.engine_kind != "tensorrt" or gpu is None:
+        return None
+    return {"name": gpu.name, "driver": gpu.driver, "tensorrt": job.machine.libraries.tensorrt}

@@ -40,6 +40,7 @@ class PlacementRules:
         guarded_ops: float operators whose weights the engine would quantize by itself, per tensor, where they stand
             between two pairs; an input that is dequantized channel by channel stops it.
         equalizes: a multiplication and an addition in front of a pair cost next to nothing; see `compile.equalization`.
+        half: what is not in 8 bits may compute in FP16.
     """
 
     engine_kind: str
@@ -56,6 +57,7 @@ class PlacementRules:
     skip_branch_ops: frozenset[str] = frozenset()
     guarded_ops: frozenset[str] = frozenset()
     equalizes: bool = False
+    half: bool = False
 
     def ops_of(self, scope: Scope) -> frozenset[str]:
         """The operators that follow into 8 bits where their inputs are there already."""
@@ -89,6 +91,7 @@ RULES: dict[str, PlacementRules] = {
         concat_shares_scale=True,
         skip_branch_ops=frozenset({"Add"}),
         equalizes=True,
+        half=True,
     ),
 }
 

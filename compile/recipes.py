@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from compile.decide import RowPrecision
 from compile.equalization import equalize, equalized_name
 from compile.fitting import Fit, equalized_readers, fit_tensors, integer_readers
 from compile.graph import GraphView
+from compile.half import allowing_half
 from compile.observation import Observations, Watch, observe, sampled_layers
 from compile.placement import Placement, PlacementRules, Scope, place
 from compile.quantize import NOTHING_ROUNDED, IntegerWeights, quantize, with_bias_added
@@ -95,6 +96,7 @@ class Candidate:
         unfit: weighted layers that cannot be quantized for this engine → why.
         integer_nodes: weighted layers that compute in integers.
         weighted_layers: all weighted layers.
+        half: what is not in integers may compute in FP16.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Candidate:
     unfit: Mapping[str, str]
     integer_nodes: frozenset[str]
     weighted_layers: int
+    half: bool = False
 
     @property
     def integer_layers(self) -> int:
@@ -115,14 +118,14 @@ class Candidate:
     def precision(self) -> RowPrecision:
         """`mixed` where some weighted layers stayed float."""
         if not self.integer_nodes:
-            return "fp32"
+            return "fp16" if self.half else "fp32"
         return "int8" if self.integer_layers == self.weighted_layers else "mixed"
 
     @property
     def words(self) -> str:
         """How it was made, for people."""
         if self.recipe is None:
-            return "as trained"
+            return "as trained, in half precision" if self.half else "as trained"
         kept = f", {len(self.kept_float)} layers kept float" if self.kept_float else ""
         return f"{self.recipe.words}{kept}"
 
@@ -186,6 +189,11 @@ class Quantizer:
             "fp32", self.graph.model, build(self.graph.model), None, NOTHING_KEPT, NOTHING_KEPT, frozenset(), weighted
         )
 
+    def half_candidate(self) -> Candidate:
+        """The network as it was trained, in half precision where its engine finds that faster."""
+        model = allowing_half(self.graph.model)
+        return replace(self.float_candidate(), name="fp16", model=model, content=build(model), half=True)
+
     def candidate(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> Candidate:
         """The network quantized by a recipe, but for the layers to be kept float."""
         content = self.store.content(self._candidate_key(recipe, kept), lambda: build(self.quantized(recipe, kept)))
@@ -201,18 +209,20 @@ class Quantizer:
             unfit={name: why for name, why in placement.float_weighted.items() if name not in kept_float},
             integer_nodes=frozenset(weighted) & frozenset(placement.integer_nodes),
             weighted_layers=len(weighted),
+            half=self.rules.half,
         )
 
     def quantized(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> onnx.ModelProto:
         """The same, made anew, without a look into the store."""
         prepared = self._prepared(recipe, kept)
-        return quantize(
+        model = quantize(
             prepared.graph,
             prepared.placement,
             prepared.ranges,
             weights=self._reconstructed(recipe, prepared),
             weight_bits=self.weight_bits,
         )
+        return allowing_half(model) if self.rules.half else model
 
     def alone(self, recipe: Recipe, loss: LayerLoss) -> onnx.ModelProto:
         """The float network with one layer by a recipe; its mean error is corrected where the recipe corrects it."""

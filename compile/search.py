@@ -52,21 +52,27 @@ def search(job: Job, quantizer: Quantizer, target: Target) -> Contest:
     contest.ends_at = None if limit_s is None else time.monotonic() + limit_s
     reference = quantizer.float_candidate()
     contest.candidates[reference.name] = reference
-    wanted = job.options.precision not in ("fp32", "fp16") and "int8" in job.profile.precisions
-    recipes = usable_recipes(quantizer, quantizer.rules.engine_kind) if wanted else ()
-    if recipes or job.options.labels is not None:
-        open_exams(contest, searching=bool(recipes))
+    recipes = usable_recipes(quantizer, quantizer.rules.engine_kind) if _wants(job, "int8") else ()
+    half = quantizer.rules.half and _wants(job, "fp16")
+    if recipes or half or job.options.labels is not None:
+        open_exams(contest, searching=bool(recipes or half))
     if recipes:
         _try_whole(contest, recipes)
+    if half:
+        try_out(contest, [quantizer.half_candidate()])
     time_them(contest, list(contest.candidates))
     for scope in dict.fromkeys(recipe.scope for recipe in recipes):
         _give_back(contest, [recipe for recipe in recipes if recipe.scope == scope])
     time_them(contest, list(contest.candidates))
-    if recipes:
-        finalists = _finalists(contest, recipes[0].name)
+    if recipes or half:
+        finalists = _finalists(contest, [recipe.name for recipe in recipes[:1]])
         time_them(contest, finalists, again=True)
         grade(contest, finalists)
     return contest
+
+
+def _wants(job: Job, precision: str) -> bool:
+    return job.options.precision in ("auto", precision) and precision in job.profile.precisions
 
 
 def _try_whole(contest: Contest, recipes: Sequence[Recipe]) -> None:
@@ -192,11 +198,11 @@ def _is_hopelessly_slow(contest: Contest, name: str) -> bool:
     return slow
 
 
-def _finalists(contest: Contest, naive: str) -> list[str]:
+def _finalists(contest: Contest, naive: Sequence[str]) -> list[str]:
     """Naive INT8, whose price is always told; the cheapest that pass; and the most accurate of the front."""
     passing = sorted(
         (name for name in contest.trials if name != contest.reference.name and contest.passes(name)), key=contest.cost
     )
     accurate = sorted(contest.front(), key=lambda name: contest.trials[name].apart)
     chosen = list(dict.fromkeys((*passing, *accurate)))[:MOST_FINALISTS]
-    return list(dict.fromkeys((naive, *chosen)))
+    return list(dict.fromkeys((*naive, *chosen)))

@@ -78,6 +78,8 @@ def prepare_shipment(job: Job, candidate: Candidate) -> Shipment:
     plain = Shipment.unfused(candidate, job.spec, "off was asked for")
     if job.options.fuse == "off":
         return plain
+    if job.profile.engine_kind == "tensorrt":
+        return replace(plain, fusion=Fusion(False, "the GPU normalises frames where it resizes them", None))
     if not can_fuse(picture):
         return replace(plain, fusion=Fusion(False, f"the network takes {picture.dtype} as it is", None))
     model, fused_picture = fuse_input(candidate.model, picture)

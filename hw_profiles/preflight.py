@@ -197,6 +197,19 @@ def _capability_is(machine: Machine, wanted: str) -> Iterator[Reason]:
         yield Reason("compute capability", seen or "unknown", wanted, remedy)
 
 
+def _gpu_is(machine: Machine, wanted: str) -> Iterator[Reason]:
+    seen = machine.gpu.name if machine.gpu else None
+    if seen != wanted:
+        remedy = "a TensorRT engine was timed on one GPU and fits no other: compile again on this machine"
+        yield Reason("GPU", seen or "none", wanted, remedy)
+
+
+def _driver_is(machine: Machine, wanted: str) -> Iterator[Reason]:
+    seen = machine.gpu.driver if machine.gpu else None
+    if seen is None or not version_meets(seen, wanted):
+        yield Reason("NVIDIA driver", seen or "none", _in_words(wanted), "update the driver, or compile again here")
+
+
 def _onnxruntime_is(machine: Machine, wanted: str) -> Iterator[Reason]:
     seen = machine.libraries.onnxruntime
     if seen is None or not version_meets(seen, wanted):
@@ -247,5 +260,7 @@ REQUIREMENTS: dict[str, Callable[[Machine, str], Iterator[Reason]]] = {
     "onnxruntime": _onnxruntime_is,
     "tensorrt": _tensorrt_is,
     "compute_capability": _capability_is,
+    "gpu": _gpu_is,
+    "driver": _driver_is,
     "cpu_features": _cpu_features_are,
 }
