@@ -151,7 +151,9 @@ class Crew:
                 self.fail(lane, f"engine hung: no answer after {waited_ns / 1e6:.0f} ms")
             elif lane.state is LaneState.OPENING and waited_ns > OPENING_NS:
                 self.fail(lane, f"engine not open after {waited_ns / 1e9:.0f} s")
-            elif lane.state is LaneState.DEAD and now_ns >= self._retry_ns.get(lane.name, 0):
+            elif (
+                lane.state is LaneState.DEAD and lane is not self.shadow and now_ns >= self._retry_ns.get(lane.name, 0)
+            ):
                 self._start(lane)
 
     def fail(self, lane: Lane, why: str) -> None:
@@ -160,7 +162,12 @@ class Crew:
         self._forget(lane)
         ending = lane.kill()
         sentence = f"{why} ({ending})"
-        level = Level.DEGRADED if lane is self.shadow or len(self.lanes) > 1 else Level.FAULT
+        if lane is self.shadow:
+            self._condition.report(lane.name, Level.DEGRADED, f"{sentence}; not started again: opening takes time")
+            if job is not None:
+                self._on_lost(job, sentence)
+            return
+        level = Level.DEGRADED if len(self.lanes) > 1 else Level.FAULT
         self._condition.report(lane.name, level, f"{sentence}; starting again")
         self.restarts += 1
         failed_to_open = was is LaneState.OPENING

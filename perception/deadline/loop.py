@@ -93,6 +93,7 @@ class DeadlineLoop:
             if now_ns - self._ticked_ns >= TICK_NS:
                 self._tick(now_ns)
         parts.crew.selector.unregister(parts.delivery.file)
+        self._tick(time.perf_counter_ns())
 
     @property
     def pairing(self) -> PairingTally | None:
@@ -284,13 +285,13 @@ class DeadlineLoop:
         return TICK_NS / 1e9
 
     def _is_over(self) -> bool:
-        """Whether every frame came and was answered; without any engine left, what waits is published as missed."""
-        if not self._parts.delivery.finished or self._parts.crew.is_working:
-            return False
-        if len(self.waiting):
+        """Whether every frame came and was answered, a shadow's last one too."""
+        crew = self._parts.crew
+        if not self._parts.delivery.finished or crew.is_working or len(self.waiting):
             return False
         self._shed()
-        return True
+        shadow = crew.shadow
+        return shadow is None or shadow.state is not LaneState.BUSY or shadow.is_frozen
 
 
 def _useful(plan: Plan) -> tuple[Step, ...]:

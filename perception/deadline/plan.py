@@ -6,7 +6,7 @@ relative to its file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -209,8 +209,12 @@ def plan_of(
     return Plan(tuple(models), settings or Settings())
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path, *, opener: Callable[[Path], EnginePackage] = open_package) -> Plan:
     """Read a plan and open every package it names.
+
+    Args:
+        path: the YAML file.
+        opener: opens a package folder, or verifies a release.
 
     Raises:
         SpecError: no plan, or its packages are made for different profiles.
@@ -221,14 +225,14 @@ def load_plan(path: Path) -> Plan:
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read ({error}); expected a plan in YAML (docs/runtime.md)") from error
     file = model_from_yaml(PlanFile, text, where=str(path), refusal=_REFUSAL)
-    plan = Plan(tuple(_model(entry, path.parent) for entry in file.models), file.settings)
+    plan = Plan(tuple(_model(entry, path.parent, opener) for entry in file.models), file.settings)
     _refuse_other_profiles(plan, path)
     return plan
 
 
-def _model(entry: ModelEntry, folder: Path) -> ModelPlan:
+def _model(entry: ModelEntry, folder: Path, opener: Callable[[Path], EnginePackage]) -> ModelPlan:
     named = [entry.package, entry.smaller, entry.fallback]
-    packages = tuple(open_package(folder / path) for path in named if path is not None)
+    packages = tuple(opener(folder / path) for path in named if path is not None)
     deadline_ms = entry.deadline_ms or packages[0].profile.deadline_ms
     return ModelPlan(
         name=entry.name,

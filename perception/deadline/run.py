@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from perception.deadline.admission import Admission, admit
 from perception.deadline.condition import Condition
@@ -43,6 +43,36 @@ class Report:
     shadow: ShadowTally | None
     pairing: PairingTally | None
     events: tuple[tuple[float, str], ...]
+    shadows: frozenset[str] = frozenset()
+
+    def to_dict(self) -> dict[str, object]:
+        """For `--json`."""
+        return {
+            "admission": self.admission.to_dict(),
+            **self.tally.to_dict(),
+            "settings": [{"where": where, **asdict(grant)} for where, grant in self.grants],
+            "restarts": self.restarts,
+            "shadow": None if self.shadow is None else asdict(self.shadow),
+            "pairing": None if self.pairing is None else self.pairing.to_dict(),
+            "events": [{"seconds": seconds, "what": what} for seconds, what in self.events],
+        }
+
+    def sentences(self) -> Iterator[str]:
+        """What the tables do not say, a line each."""
+        yield f"admission: utilisation {self.admission.utilisation:.0%} of {self.admission.lanes} engine processes"
+        for objection in self.admission.objections:
+            yield f"forced although {objection}"
+        for where, grant in self.grants:
+            yield f"{where}: {grant}"
+        if self.shadow is not None:
+            seen = f"{self.shadow.run} of {self.shadow.offered} frames"
+            yield f"shadow: saw {seen}, {self.shadow.shed} were shed for want of slack"
+        if self.pairing is not None:
+            pairing = self.pairing
+            skew = f", largest skew {pairing.skew.max_ns / 1e6:.1f} ms" if pairing.skew.samples else ""
+            yield f"sets: {pairing.complete} complete, {pairing.incomplete} incomplete, {pairing.skewed} skewed{skew}"
+        for seconds, what in self.events:
+            yield f"{seconds:8.1f} s  {what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +158,7 @@ def _run(plan: Plan, source: FrameSource, *, publisher: Publisher, condition: Co
             shadow=running.loop.shadow if plan.shadows else None,
             pairing=pairing,
             events=tuple(((event.at_ns - start_ns) / 1e9, event.what) for event in list(condition.events)[began:]),
+            shadows=frozenset(model.name for model in plan.shadows),
         )
 
 

@@ -116,7 +116,7 @@ def serve(connection: Connection, setup: Setup, slots: SeenSlots) -> None:
         TollgateError: an engine does not open here.
         EOFError, BrokenPipeError: the other side is gone.
     """
-    grants = ask(setup.wish)
+    grants = () if setup.wish.idle else ask(setup.wish)
     with ExitStack() as opened:
         pipelines = [
             opened.enter_context(
@@ -125,6 +125,8 @@ def serve(connection: Connection, setup: Setup, slots: SeenSlots) -> None:
             for each in setup.engines
         ]
         service_ns = tuple(_warmed(pipeline, setup.picture_px) for pipeline in pipelines)
+        if setup.wish.idle:  # only now: a machine under load would never let it open
+            grants = ask(setup.wish)
         if not setup.wish.collect_garbage:
             grants = (*grants, still_the_collector())
         connection.send(Ready(service_ns, _rss_bytes(), grants))
