@@ -5,11 +5,12 @@ bound, not a mean: the slowest whole step seen while warming up on this machine,
 package measured when it was compiled, whichever is more. Then, with m engine processes:
 
 - utilisation: the sum of service over period, over m, must stay at or below `MOST_UTILISATION`;
-- response time: under non-preemptive earliest deadline first a job waits for work that is already running (at most one
-  later-due job on each engine), and for the jobs of others that are due no later than itself. Counting all of these
-  that can fall into one window of its deadline bounds its response: service + (blocking + interference) / m.
+- response time: under non-preemptive earliest deadline first a job waits for jobs that are due no later than itself,
+  and for later-due ones that were running when it came. While every deadline is met, those of another task fall due
+  within one window as long as its own deadline, or one of them runs and none falls due there: at most ceil(D / T) of
+  them either way. While it waits every engine is busy with these, so it answers within service + (their work) / m.
   Source: the demand argument of K. Jeffay, D. Stanat and C. Martel, RTSS 1991, and for several processors the workload
-  bound of M. Bertogna, M. Cirinei and G. Lipari, ECRTS 2005.
+  argument of M. Bertogna, M. Cirinei and G. Lipari, ECRTS 2005.
 - memory: what the processes hold, open and warm, must leave some of the machine's.
 
 The bound is sufficient, not necessary: a set it refuses may run well most of the time, and `--force` runs it.
@@ -174,18 +175,14 @@ def bounded(demands: Sequence[Demand], *, lanes: int) -> tuple[Demand, ...]:
 
 
 def _response_ns(mine: Demand, demands: Sequence[Demand], lanes: int) -> int:
-    """See the module: service + (blocking + interference) / lanes."""
-    others = [demand for demand in demands if demand is not mine]
-    blocking = sorted((other.service_ns for other in others if other.deadline_ns > mine.deadline_ns), reverse=True)
-    interference_ns = sum(_jobs_due_within(mine.deadline_ns, other) * other.service_ns for other in others)
-    return mine.service_ns + (sum(blocking[:lanes]) + interference_ns) // lanes
+    """See the module: service + work before it / lanes."""
+    work_ns = sum(_jobs_due_within(mine.deadline_ns, each) * each.service_ns for each in demands)
+    return mine.service_ns + (work_ns - mine.service_ns) // lanes
 
 
-def _jobs_due_within(window_ns: int, other: Demand) -> int:
-    """How many jobs of another task can be released and due within a window of one's own deadline."""
-    if other.deadline_ns > window_ns:
-        return 0
-    return (window_ns - other.deadline_ns) // other.period_ns + 1
+def _jobs_due_within(window_ns: int, task: Demand) -> int:
+    """How many jobs of a task can fall due within a window; due dates lie a period apart."""
+    return -(-window_ns // task.period_ns)
 
 
 def _demand(model: ModelPlan, camera: Camera, crew: Crew, *, period_ns: int) -> Demand:

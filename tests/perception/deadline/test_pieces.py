@@ -135,6 +135,11 @@ def test_a_later_due_task_that_is_running_blocks_once() -> None:
     assert long.response_ns == (50 + 2 * 10) * MS
 
 
+def test_more_engines_divide_what_a_frame_waits_for() -> None:
+    four = bounded([demand(20, camera=name) for name in "abcd"], lanes=2)
+    assert [each.response_ns for each in four] == [50 * MS] * 4
+
+
 @given(st.lists(st.tuples(st.integers(1, 20), st.integers(20, 200)), min_size=1, max_size=5))
 def test_no_simulated_schedule_is_slower_than_its_bound(tasks: list[tuple[int, int]]) -> None:
     demands = bounded([demand(service, period, period) for service, period in tasks], lanes=1)
