@@ -19,6 +19,7 @@ LEAD_NS = 150_000_000
 """Recorded frames are due so long after the start, so that the first ones are decoded when their time comes."""
 
 
+_ROOM_S = 0.001
 ALL_CAMERAS = "all cameras"
 
 
@@ -48,7 +49,9 @@ class Pace:
 class Delivery:
     """Threads that deliver, the inbox they deliver into, and a file that becomes readable with each arrival."""
 
-    def __init__(self, source: FrameSource, slots: Slots, pace: Pace, *, limit: int | None = None) -> None:
+    def __init__(
+        self, source: FrameSource, slots: Slots, pace: Pace, *, limit: int | None = None, patient: bool = False
+    ) -> None:
         """Prepare; `start` begins.
 
         Args:
@@ -56,6 +59,7 @@ class Delivery:
             slots: where pixels go.
             pace: when recorded frames are due.
             limit: deliver at most so many frames of all cameras together.
+            patient: wait for room where there is none, instead of delivering a frame without its pixels.
         """
         self.inbox: deque[Arrival] = deque()
         self.failures: deque[tuple[str, BaseException]] = deque()
@@ -66,7 +70,7 @@ class Delivery:
         }
         self._read_file, self._write_file = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._slots, self._pace = slots, pace
-        self._limit = limit
+        self._limit, self._patient = limit, patient
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._threads = [
@@ -132,6 +136,10 @@ class Delivery:
         arrived_ns = max(captured_ns, time.perf_counter_ns())
         ailments = health.observe(frame, arrived_ns=arrived_ns)
         slot = self._slots.put(frame.pixels)
+        while slot is None and self._patient and frame.pixels.nbytes <= self._slots.slot_bytes:
+            if self._stopped.wait(_ROOM_S):
+                return False
+            slot = self._slots.put(frame.pixels)
         if self._stopped.wait(max(0, captured_ns - time.perf_counter_ns()) / 1e9):
             return False
         self.inbox.append(Arrival(frame, slot, captured_ns, time.perf_counter_ns(), ailments))

@@ -21,27 +21,18 @@ from perception.deadline.deliver import Delivery
 from perception.deadline.jobs import Arrival, Job, Waiting
 from perception.deadline.judge import Judge
 from perception.deadline.ladder import Ladder
-from perception.deadline.lane import Lane, LaneState
+from perception.deadline.lane import Lane
 from perception.deadline.plan import Criticality, ModelPlan, Plan, Step
+from perception.deadline.publish import Publisher
+from perception.deadline.slack import Slack
 from perception.deadline.slots import Slots
-from perception.pipeline import FrameResult
 from perception.sync import Pairer, PairingTally
 
 TICK_NS = 5_000_000
 PROBE_NS = 1_000_000_000
 """A model whose every frame was refused for want of time is given one so often, lest an old estimate starve it."""
-_SLACK = 1.2
 
 Tick = Callable[[int], None]
-
-
-@dataclass(slots=True)
-class ShadowTally:
-    """What became of the frames a shadow could have seen."""
-
-    offered: int = 0
-    run: int = 0
-    shed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +44,7 @@ class Parts:
     delivery: Delivery
     crew: Crew
     condition: Condition
-    publish: Callable[[FrameResult], None]
+    publisher: Publisher
 
 
 class DeadlineLoop:
@@ -68,12 +59,12 @@ class DeadlineLoop:
             keep_all: displace no frame: for recordings, where every frame is wanted however late.
             on_tick: called about every 5 ms with the time.
         """
-        self.shadow = ShadowTally()
+        self.slack = Slack(parts.plan.shadows, parts.crew, parts.slots)
         self.ladder = Ladder(_useful(parts.plan))
         self.waiting = Waiting(keep_all=keep_all)
         self._parts, self._pairer, self._on_tick = parts, pairer, on_tick
-        self._judge = Judge(parts.publish, self.ladder)
-        self._shadow_job: Job | None = None
+        self._judge = Judge(parts.publisher.publish, self.ladder)
+        self._keep_all = keep_all
         self._periods: dict[tuple[str, str], int] = {}
         self._started_ns: dict[str, int] = {}
         self._captures: dict[str, deque[int]] = {name: deque(maxlen=9) for name in parts.delivery.health}
@@ -85,11 +76,11 @@ class DeadlineLoop:
         parts.crew.selector.register(parts.delivery.file, EVENT_READ, None)
         parts.delivery.start()
         while not self._is_over():
-            for key, _ in parts.crew.selector.select(self._patience_s()):
+            for key, _ in parts.crew.selector.select(TICK_NS / 1e9):
                 self._accept() if key.data is None else self._hear(key.data)
             now_ns = time.perf_counter_ns()
             self._start_jobs(now_ns)
-            self._tend_shadow(now_ns)
+            self._use_slack(now_ns)
             if now_ns - self._ticked_ns >= TICK_NS:
                 self._tick(now_ns)
         parts.crew.selector.unregister(parts.delivery.file)
@@ -121,7 +112,7 @@ class DeadlineLoop:
             for model in self._parts.plan.production:
                 if model.wants(frame.camera_id) and self._is_turn(model, arrival):
                     self._enlist(Job(model, arrival))
-            self._offer_to_shadow(arrival)
+            self.slack.offer(arrival)
             self._release(arrival)
 
     def _enlist(self, job: Job) -> None:
@@ -146,8 +137,7 @@ class DeadlineLoop:
             job = self._next_job(now_ns)
             if job is None:
                 return
-            if crew.shadow is not None:
-                crew.shadow.freeze()
+            self.slack.end()
             if not crew.give(lane, job):
                 crew.fail(lane, "engine process died")
                 self.waiting.put(job)
@@ -163,7 +153,7 @@ class DeadlineLoop:
             if job.engine != crew.engines[job.model.name, 0]:
                 job.causes = (*job.causes, self._why_other_engine(job.model))
             fastest_ns = crew.times[False, job.engine].fastest_ns
-            if now_ns + fastest_ns <= job.due_ns or self._is_starved(job.model, now_ns):
+            if self._keep_all or now_ns + fastest_ns <= job.due_ns or self._is_starved(job.model, now_ns):
                 return job
             self._judge.miss(job, "could not make its deadline any more")
             self._release(job.arrival)
@@ -188,37 +178,11 @@ class DeadlineLoop:
         self._judge.done(job, reply, is_shadow=lane is crew.shadow)
         self._release(job.arrival)
 
-    def _offer_to_shadow(self, arrival: Arrival) -> None:
-        """The newest frame waits for slack; what waited before is shed."""
-        shadows = self._parts.plan.shadows
-        if not shadows or arrival.slot is None or not shadows[0].wants(arrival.frame.camera_id):
-            return
-        self.shadow.offered += 1
-        self._shed()
-        self._parts.slots.hold(arrival.slot)
-        self._shadow_job = Job(shadows[self.shadow.offered % len(shadows)], arrival)
-
-    def _shed(self) -> None:
-        if self._shadow_job is not None:
-            self.shadow.shed += 1
-            self._release(self._shadow_job.arrival)
-            self._shadow_job = None
-
-    def _tend_shadow(self, now_ns: int) -> None:
-        """Let the shadow go on in slack only: nothing works, nothing waits, and the next frame is far enough away."""
-        crew = self._parts.crew
-        lane = crew.shadow
-        if lane is None or Step.DROP_SHADOW in self.ladder.given_up or crew.is_working or len(self.waiting):
-            return
-        lane.thaw()
-        job = self._shadow_job
-        if job is None or lane.state is not LaneState.IDLE:
-            return
-        job.engine = crew.engines[job.model.name, 0]
-        needed_ns = int(_SLACK * crew.times[True, job.engine].slowest_ns)
-        if self._next_arrival_ns() - now_ns >= needed_ns and crew.give(lane, job):
-            self.shadow.run += 1
-            self._shadow_job = None
+    def _use_slack(self, now_ns: int) -> None:
+        """Let a shadow go on: nothing of production works or waits, and nothing was given up."""
+        idle = not self._parts.crew.is_working and not len(self.waiting)
+        if idle and Step.DROP_SHADOW not in self.ladder.given_up:
+            self.slack.use(self._next_arrival_ns() - now_ns)
 
     def _next_arrival_ns(self) -> int:
         """When the next frame of any camera is to be expected, by their rates so far; far away where none is known."""
@@ -261,37 +225,58 @@ class DeadlineLoop:
         parts = self._parts
         self._ticked_ns = now_ns
         parts.crew.watch(now_ns)
+        if not parts.crew.is_alive:
+            self._give_up_waiting(now_ns)
         if (moved := self.ladder.move(now_ns)) is not None:
             parts.condition.note(moved)
+        self._report_overload()
+        self._report_silence(now_ns)
+        self._report_ends()
+        self._on_tick(now_ns)
+
+    def _report_overload(self) -> None:
+        parts = self._parts
         if self.ladder.given_up:
             steps = ", ".join(step.value for step in self.ladder.given_up)
             parts.condition.report("overload", Level.DEGRADED, f"gave up {steps}")
         else:
             parts.condition.well("overload")
+        if parts.publisher.struggling:
+            parts.condition.report("output", Level.DEGRADED, "a sink cannot write")
+        else:
+            parts.condition.well("output")
+
+    def _report_silence(self, now_ns: int) -> None:
+        parts = self._parts
         for name, health in parts.delivery.health.items():
             if health.overdue(now_ns) and not parts.delivery.has_ended(name):
                 parts.condition.report(f"camera {name}", Level.DEGRADED, "gap: no frame for more than 1.5 periods")
+
+    def _report_ends(self) -> None:
+        parts = self._parts
         while parts.delivery.failures:
             name, failure = parts.delivery.failures.popleft()
             parts.delivery.failed.append(failure)
             parts.condition.report(f"camera {name}", Level.FAULT, f"ended: {failure}")
-        self._on_tick(now_ns)
+
+    def _give_up_waiting(self, now_ns: int) -> None:
+        """No engine is open: what is past its deadline waits in vain."""
+        for job in [job for job in self.waiting.heads() if job.due_ns < now_ns]:
+            self.waiting.drop(job)
+            self._judge.fault(job, "no engine was open in time")
+            self._release(job.arrival)
 
     def _release(self, arrival: Arrival) -> None:
         if arrival.slot is not None:
             self._parts.slots.release(arrival.slot)
-
-    def _patience_s(self) -> float:
-        return TICK_NS / 1e9
 
     def _is_over(self) -> bool:
         """Whether every frame came and was answered, a shadow's last one too."""
         crew = self._parts.crew
         if not self._parts.delivery.finished or crew.is_working or len(self.waiting):
             return False
-        self._shed()
-        shadow = crew.shadow
-        return shadow is None or shadow.state is not LaneState.BUSY or shadow.is_frozen
+        self.slack.shed()
+        return not self.slack.is_busy
 
 
 def _useful(plan: Plan) -> tuple[Step, ...]:

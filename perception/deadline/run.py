@@ -10,10 +10,11 @@ from perception.deadline.admission import Admission, admit
 from perception.deadline.condition import Condition
 from perception.deadline.crew import Crew
 from perception.deadline.deliver import Delivery, Pace
-from perception.deadline.loop import DeadlineLoop, Parts, ShadowTally
+from perception.deadline.loop import DeadlineLoop, Parts
 from perception.deadline.plan import Plan
 from perception.deadline.publish import Publisher
 from perception.deadline.realtime import Grant, ask, still_the_collector, wake_the_collector
+from perception.deadline.slack import ShadowTally
 from perception.deadline.slots import Slots
 from perception.deadline.tally import RunTally
 from perception.errors import AdmissionError
@@ -155,7 +156,7 @@ def _run(plan: Plan, source: FrameSource, *, publisher: Publisher, condition: Co
             tally=publisher.tally,
             grants=running.grants,
             restarts=running.crew.restarts,
-            shadow=running.loop.shadow if plan.shadows else None,
+            shadow=running.loop.slack.tally if plan.shadows else None,
             pairing=pairing,
             events=tuple(((event.at_ns - start_ns) / 1e9, event.what) for event in list(condition.events)[began:]),
             shadows=frozenset(model.name for model in plan.shadows),
@@ -171,12 +172,12 @@ def _opened(
     size_px = max(
         ((camera.width_px, camera.height_px) for camera in source.cameras), key=lambda size: size[0] * size[1]
     )
-    delivery = Delivery(source, slots, Pace(options.speed), limit=options.limit)
+    delivery = Delivery(source, slots, Pace(options.speed), limit=options.limit, patient=options.keep_all)
     loop: list[DeadlineLoop] = []
     crew = Crew(plan, slots, condition, picture_px=size_px, on_lost=lambda job, why: loop[0].lost(job, why))
     try:
         crew.open()
-        parts = Parts(plan, slots, delivery, crew, condition, publisher.publish)
+        parts = Parts(plan, slots, delivery, crew, condition, publisher)
         loop.append(
             DeadlineLoop(parts, pairer=_pairer(plan, source), keep_all=options.keep_all, on_tick=options.on_tick)
         )

@@ -96,7 +96,7 @@ class Screen:
             parts.append(f"{now.cpu_clock_mhz / 1000:.2f} GHz")
         if now.available_bytes is not None:
             parts.append(f"{now.available_bytes / 2**30:.1f} GiB free")
-        shadow = self._running.loop.shadow
+        shadow = self._running.loop.slack.tally
         if shadow.offered:
             parts.append(f"shadow saw {shadow.run / shadow.offered:.0%} of the frames")
         return Text("   ".join(parts), style="dim")

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -166,6 +167,29 @@ def test_an_engine_that_keeps_crashing_gives_way_to_its_fallback_and_says_so(
     assert outcomes[-1].status is Status.DEGRADED
     assert outcomes[-1].causes == ("fallback engine",)
     assert sum(outcome.status is Status.FAULT for outcome in outcomes) == 2
+
+
+def test_a_run_whose_engine_never_opens_again_ends_and_says_fault_of_every_frame(quick: EnginePackage) -> None:
+    over = threading.Event()
+
+    def keep_killing(running: Running) -> None:
+        while not over.wait(0.001):
+            if (pid := running.crew.lanes[0].pid) is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    _, outcomes = run_of(plan_with(quick, deadline_ms=100), noisy("front", 60), **disturbed(0.4, keep_killing))
+    over.set()
+    assert len(outcomes) == 60
+    assert outcomes[-1].status is Status.FAULT
+    assert outcomes[-1].causes == ("no engine was open in time",)
+
+
+def test_where_every_frame_is_wanted_none_is_displaced_however_late(slow: EnginePackage) -> None:
+    _, outcomes = run_of(plan_with(slow, deadline_ms=50), noisy("front", 30, period_ms=5), force=True, keep_all=True)
+    assert {outcome.status for outcome in outcomes} <= {Status.ON_TIME, Status.LATE}
+    assert [outcome.frame.frame_id for outcome in outcomes] == list(range(30))
+    assert outcomes[-1].status is Status.LATE
 
 
 def test_a_picture_that_shows_nothing_is_a_fault_and_never_started(quick: EnginePackage) -> None:
