@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from perception.deadline.slots import Slots
-from perception.deadline.worker import Ready, Reply, Setup, Work
+from perception.deadline.worker import Ready, Reply, Setup, Work, packed
 
 _WORKER = "from perception.deadline.worker import main; main()"
 
@@ -83,7 +83,7 @@ class Lane:
         if self._connection is None:
             return False
         try:
-            self._connection.send(work)
+            self._connection.send_bytes(packed(work))
         except OSError:
             return False
         self.job = job
@@ -99,7 +99,7 @@ class Lane:
         if self._connection is None:
             raise EOFError
         try:
-            answer: Ready | Reply | str = self._connection.recv()
+            answer: Ready | Reply | str = pickle.loads(self._connection.recv_bytes())
         except (OSError, pickle.UnpicklingError) as error:
             raise EOFError from error
         if isinstance(answer, Ready):

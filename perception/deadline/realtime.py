@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
+SWITCH_S = 0.0001
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,17 @@ def wake_the_collector() -> None:
     """The inverse, for when the loop is over."""
     gc.enable()
     gc.unfreeze()
+
+
+@contextmanager
+def threads_switching_quickly() -> Iterator[None]:
+    """Let no thread of this process hold the interpreter longer than 0.1 ms while another waits for it."""
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual_s)
 
 
 def _granted(setting: str, wanted: str, ask_for_it: Callable[[], None], remedy: str) -> Grant:

@@ -13,7 +13,7 @@ from perception.deadline.deliver import Delivery, Pace
 from perception.deadline.loop import DeadlineLoop, Parts
 from perception.deadline.plan import Plan
 from perception.deadline.publish import Publisher
-from perception.deadline.realtime import Grant, ask, still_the_collector, wake_the_collector
+from perception.deadline.realtime import Grant, ask, still_the_collector, threads_switching_quickly, wake_the_collector
 from perception.deadline.slack import ShadowTally
 from perception.deadline.slots import Slots
 from perception.deadline.tally import RunTally
@@ -146,7 +146,8 @@ def _run(plan: Plan, source: FrameSource, *, publisher: Publisher, condition: Co
             raise AdmissionError(running.admission.refusal())
         options.on_open(running)
         began = len(condition.events)
-        running.loop.run()
+        with threads_switching_quickly():
+            running.loop.run()
         if delivery.failed:
             raise delivery.failed[0]
         pairing = running.loop.pairing

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -74,9 +75,8 @@ class Ready:
     grants: tuple[Grant, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """One frame for one engine, by slot."""
+class Work(NamedTuple):
+    """One frame for one engine, by slot. A tuple: it travels for every frame."""
 
     engine: int
     slot: int
@@ -84,14 +84,18 @@ class Work:
     width_px: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What became of it: a result with its stage times, or the sentence of what went wrong."""
 
     result: Result | None
     failure: str
     started_ns: int
     stages_ns: tuple[int, int, int]
+
+
+def packed(message: object) -> bytes:
+    """A message as it travels."""
+    return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
 
 
 def main() -> None:
@@ -104,7 +108,7 @@ def main() -> None:
     try:
         serve(connection, setup, SeenSlots(frames, setup.slot_bytes))
     except TollgateError as error:
-        connection.send(str(error))
+        connection.send_bytes(packed(str(error)))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # nobody is there any more
 
@@ -129,10 +133,10 @@ def serve(connection: Connection, setup: Setup, slots: SeenSlots) -> None:
             grants = ask(setup.wish)
         if not setup.wish.collect_garbage:
             grants = (*grants, still_the_collector())
-        connection.send(Ready(service_ns, _rss_bytes(), grants))
+        connection.send_bytes(packed(Ready(service_ns, _rss_bytes(), grants)))
         while True:
-            work: Work = connection.recv()
-            connection.send(_done(pipelines[work.engine], slots, work))
+            work: Work = pickle.loads(connection.recv_bytes())
+            connection.send_bytes(packed(_done(pipelines[work.engine], slots, work)))
 
 
 def _warmed(pipeline: Pipeline, picture_px: tuple[int, int]) -> tuple[int, ...]:
