@@ -143,6 +143,7 @@ class DeadlineLoop:
                 self.waiting.put(job)
                 return
             self._started_ns[job.model.name] = now_ns
+            self.waiting.started(job)
 
     def _next_job(self, now_ns: int) -> Job | None:
         """The job due first that can still make it; those that cannot are published as missed."""

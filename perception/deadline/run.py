@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -145,13 +146,13 @@ def _run(plan: Plan, source: FrameSource, *, publisher: Publisher, condition: Co
         if not running.admission.fits and not options.force:
             raise AdmissionError(running.admission.refusal())
         options.on_open(running)
-        began = len(condition.events)
+        began_ns = time.perf_counter_ns()
         with threads_switching_quickly():
             running.loop.run()
         if delivery.failed:
             raise delivery.failed[0]
         pairing = running.loop.pairing
-        start_ns = min((event.at_ns for event in condition.events), default=0)
+        events = [event for event in condition.events if event.at_ns >= began_ns]
         return Report(
             admission=running.admission,
             tally=publisher.tally,
@@ -159,7 +160,7 @@ def _run(plan: Plan, source: FrameSource, *, publisher: Publisher, condition: Co
             restarts=running.crew.restarts,
             shadow=running.loop.slack.tally if plan.shadows else None,
             pairing=pairing,
-            events=tuple(((event.at_ns - start_ns) / 1e9, event.what) for event in list(condition.events)[began:]),
+            events=tuple(((event.at_ns - began_ns) / 1e9, event.what) for event in events),
             shadows=frozenset(model.name for model in plan.shadows),
         )
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -62,7 +63,7 @@ class Screen:
         return line
 
     def _streams(self) -> Table:
-        table = Table(show_edge=False, header_style="dim", pad_edge=False)
+        table = Table(box=SIMPLE_HEAD, show_edge=False, header_style="dim", border_style="dim", pad_edge=False)
         table.add_column("camera")
         table.add_column("model", style="dim")
         for name in ("rate Hz", "age p50", "p99", "max ms", "on time", "late", "skipped", "stale", "fault"):

@@ -58,6 +58,18 @@ def test_a_newer_frame_displaces_the_waiting_one_of_its_model_and_camera_only() 
     assert len(waiting) == 2
 
 
+def test_under_overload_the_camera_that_is_always_second_gets_its_turn_too() -> None:
+    waiting, model, served = Waiting(), model_of("people", 50), []
+    for at in range(0, 1000, 10):
+        waiting.put(job_of(model, "first", at))
+        waiting.put(job_of(model, "second", at + 1))
+        if at % 20 == 0:  # one of four frames can be served
+            job = waiting.take()
+            waiting.started(job)
+            served.append(job.camera_id)
+    assert served.count("first") == served.count("second") == 25
+
+
 def test_where_all_are_kept_none_is_displaced_and_they_come_in_order() -> None:
     waiting, model = Waiting(keep_all=True), model_of("people", 50)
     jobs = [job_of(model, "front", at) for at in (0, 30, 60)]
