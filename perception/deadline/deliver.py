@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 
-from perception.camera_health import CameraHealth
+from perception.camera_health import Ailment, CameraHealth
 from perception.deadline.jobs import Arrival
 from perception.deadline.slots import Slots
 from perception.frame import Frame
@@ -31,6 +31,11 @@ class Pace:
         self._lock = threading.Lock()
         self._first_captured_ns: int | None = None
         self._started_ns = 0
+
+    @property
+    def is_live(self) -> bool:
+        """Whether frames come when they come."""
+        return self._speed is None
 
     def start(self, first_captured_ns: int) -> None:
         """The clock of the recording begins with this instant."""
@@ -71,6 +76,7 @@ class Delivery:
         self._read_file, self._write_file = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._slots, self._pace = slots, pace
         self._limit, self._patient = limit, patient
+        self._shifts_ns: dict[str, int] = {}
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._threads = [
@@ -132,9 +138,13 @@ class Delivery:
         """Look at the frame and copy it while its time has not come; then hand it over. False: nobody wants it."""
         self._pace.start(frame.captured_ns)
         captured_ns = self._pace.due_ns(frame.captured_ns)
-        health = self.health[frame.camera_id]
-        arrived_ns = max(captured_ns, time.perf_counter_ns())
-        ailments = health.observe(frame, arrived_ns=arrived_ns)
+        now_ns = time.perf_counter_ns()
+        arrived_ns = now_ns if self._pace.is_live else max(captured_ns, now_ns)
+        ailments = self.health[frame.camera_id].observe(frame, arrived_ns=arrived_ns)
+        if self._pace.is_live:
+            captured_ns = self._corrected(
+                frame.camera_id, captured_ns, arrived_ns, jumped=Ailment.CLOCK_JUMP in ailments
+            )
         slot = self._slots.put(frame.pixels)
         while slot is None and self._patient and frame.pixels.nbytes <= self._slots.slot_bytes:
             if self._stopped.wait(_ROOM_S):
@@ -142,9 +152,19 @@ class Delivery:
             slot = self._slots.put(frame.pixels)
         if self._stopped.wait(max(0, captured_ns - time.perf_counter_ns()) / 1e9):
             return False
-        self.inbox.append(Arrival(frame, slot, captured_ns, time.perf_counter_ns(), ailments))
+        arrived_ns = arrived_ns if self._pace.is_live else time.perf_counter_ns()
+        self.inbox.append(Arrival(frame, slot, captured_ns, arrived_ns, ailments))
         self._wake()
         return True
+
+    def _corrected(self, camera_id: str, captured_ns: int, arrived_ns: int, *, jumped: bool) -> int:
+        """When a live frame was captured; from a leap of its camera's clock on, counted from that frame's arrival.
+
+        What is lost is the time on the way, which is short; ages off by the leap would be worth nothing.
+        """
+        if jumped:
+            self._shifts_ns[camera_id] = arrived_ns - captured_ns
+        return min(arrived_ns, captured_ns + self._shifts_ns.get(camera_id, 0))
 
     def _wake(self) -> None:
         with suppress(BlockingIOError):

