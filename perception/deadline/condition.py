@@ -47,8 +47,13 @@ class Condition:
     @property
     def reasons(self) -> tuple[str, ...]:
         """One sentence a reason, the worst first."""
+        return tuple(sentence for _, sentence in self.ranked)
+
+    @property
+    def ranked(self) -> tuple[tuple[Level, str], ...]:
+        """Each reason's level and sentence, the worst first."""
         held = sorted(self._reasons.copy().items(), key=lambda item: (-item[1][0], item[0]))
-        return tuple(f"{about}: {what}" for about, (_, what) in held)
+        return tuple((level, f"{about}: {what}") for about, (level, what) in held)
 
     def report(self, about: str, level: Level, what: str) -> None:
         """Something is wrong with `about`; what was said of it before is replaced."""

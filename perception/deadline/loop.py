@@ -229,19 +229,22 @@ class DeadlineLoop:
         if not parts.crew.is_alive:
             self._give_up_waiting(now_ns)
         if (moved := self.ladder.move(now_ns)) is not None:
-            parts.condition.note(moved)
-        self._report_overload()
+            self._report_overload(moved)
+        self._report_output()
         self._report_silence(now_ns)
         self._report_ends()
         self._on_tick(now_ns)
 
-    def _report_overload(self) -> None:
-        parts = self._parts
+    def _report_overload(self, moved: str) -> None:
+        condition = self._parts.condition
         if self.ladder.given_up:
-            steps = ", ".join(step.value for step in self.ladder.given_up)
-            parts.condition.report("overload", Level.DEGRADED, f"gave up {steps}")
+            condition.report("overload", Level.DEGRADED, moved)
         else:
-            parts.condition.well("overload")
+            condition.note(moved)
+            condition.well("overload")
+
+    def _report_output(self) -> None:
+        parts = self._parts
         if parts.publisher.struggling:
             parts.condition.report("output", Level.DEGRADED, "a sink cannot write")
         else:

@@ -105,8 +105,8 @@ class Screen:
     def _news(self) -> list[RenderableType]:
         """What is wrong now, then the newest events."""
         condition = self._running.condition
-        colour = _COLOURS[condition.level]
-        lines: list[RenderableType] = [Text(), *(Text(f"! {reason}", style=colour) for reason in condition.reasons)]
+        lines: list[RenderableType] = [Text()]
+        lines += [Text(f"! {reason}", style=_COLOURS[level]) for level, reason in condition.ranked]
         for event in list(condition.events)[-EVENTS_SHOWN:]:
             seconds = max(0, event.at_ns - self._began_ns) / 1e9
             lines.append(Text(f"{seconds:8.1f} s  {event.what}", style="dim", overflow="ellipsis", no_wrap=True))
