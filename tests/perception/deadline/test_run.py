@@ -266,6 +266,24 @@ def test_a_camera_that_fails_is_reported_after_everything_before_it(quick: Engin
     assert (len(kept.frames), kept.summary.complete) == (10, False)
 
 
+class LeapingClock(ListSource):
+    """A live camera whose clock leaps ahead by 5 s after half of its frames."""
+
+    def frames(self) -> Iterator[Frame]:
+        for index, frame in enumerate(super().frames()):
+            time.sleep(0.03)
+            leap_ns = 5_000 * MS if index >= 15 else 0
+            yield Frame(frame.pixels, frame.camera_id, index, time.perf_counter_ns() - 2 * MS + leap_ns, frame.name)
+
+
+def test_a_live_camera_whose_clock_leaps_is_flagged_once_and_ages_stay_true(quick: EnginePackage) -> None:
+    outcomes: list[FrameResult] = []
+    options = Options(speed=None, force=True, on_frame=outcomes.append)
+    run_plan(plan_with(quick), LeapingClock(noisy("front", 30)), options=options)
+    assert [outcome.frame.frame_id for outcome in outcomes if "clock jump" in outcome.causes] == [15]
+    assert all(0 <= outcome.age_ns < 2_500 * MS for outcome in outcomes)
+
+
 class FullDisk:
     """A sink that cannot write for a while."""
 
