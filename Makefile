@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format bench results clean
+.PHONY: help demo test lint format bench bench-runtime results clean
 help:
 	@echo "make demo     compile, replay, gate and release the bundled detector on this CPU"
 	@echo "make test     all tests"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make bench    benchmarks against the raw limit and a plain script; writes docs/results/*.json"
+	@echo "make bench-runtime  the deadline runtime: overhead, throughput beside peers, four cameras, overload, faults"
 	@echo "make results  print the benchmark results"
 	@echo "make clean    remove the environment and everything made"
 
@@ -45,6 +46,14 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/pytest tests/benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds --override-ini "addopts="
 	$(BIN)/python scripts/results.py
+
+bench-runtime: $(VENV)/.dev .venv-peer/.made
+	$(BIN)/python -m tests.benchmarks.runtime --peer-python .venv-peer/bin/python
+
+.venv-peer/.made:
+	$(PYTHON) -m venv .venv-peer
+	.venv-peer/bin/pip install --quiet openvino openvino-model-api
+	@touch $@
 
 results: $(VENV)/.factory
 	$(BIN)/python scripts/results.py

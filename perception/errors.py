@@ -11,6 +11,7 @@ Misuse by the calling program is `ValueError` or `RuntimeError`. What the world 
     ├── LabelError            ground truth missing or of another recording
     ├── CalibrationError      frames that cannot calibrate
     ├── EngineError           an engine failed to open or to run
+    ├── AdmissionError        these models and cameras do not fit this machine
     ├── PackageError          package missing, incomplete, or not the bytes its manifest names
     ├── VerificationError     signature, digest or statement does not verify
     ├── PolicyError           gate policy empty, unknown gate, wrong unit
@@ -24,6 +25,7 @@ Lateness is not an error: a late, dropped or broken frame is counted, logged and
 from hw_profiles.errors import PreflightError, ProfileError, TollgateError
 
 __all__ = [
+    "AdmissionError",
     "CalibrationError",
     "EngineError",
     "EvidenceError",
@@ -64,6 +66,10 @@ class CalibrationError(TollgateError):
 
 class EngineError(TollgateError):
     """An engine failed to open or to run."""
+
+
+class AdmissionError(TollgateError):
+    """Models, cameras and deadlines do not fit this machine."""
 
 
 class PackageError(TollgateError):

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.area import AreaShrinker, is_shrinking
 from perception.engines.engine import Tensors
 from perception.geometry import RESIZES, Geometry
 from perception.model_spec import PictureInput, SizeInput
@@ -48,6 +49,7 @@ class Preprocessor:
             self._feeds[size_input.tensor] = _size_tensor(picture, size_input)
         self._tables = _normalisation_tables(picture)
         self._interpolation = _INTERPOLATIONS[picture.interpolation]
+        self._shrinker: AreaShrinker | None = None
         self._source_shape: tuple[int, ...] = ()
 
     def prepare(self, pixels: NDArray[np.uint8]) -> Prepared:
@@ -58,14 +60,20 @@ class Preprocessor:
         """
         if pixels.shape != self._source_shape:
             self._lay_out(pixels.shape)
+        if self._shrinker is None:
+            self._resize(pixels)
+        else:
+            self._shrinker.shrink(pixels, self._in_order)
+        for part, target, table in zip(self._parts, self._targets, self._tables, strict=True):
+            _normalise(part, target, table)
+        return self._prepared
+
+    def _resize(self, pixels: NDArray[np.uint8]) -> None:
         cv2.resize(pixels, self._resized.shape[1::-1], dst=self._resized, interpolation=self._interpolation)
         if self._picture.colour == "RGB":
             cv2.cvtColor(self._resized, cv2.COLOR_BGR2RGB, dst=self._resized)
         if self._picture.layout == "NCHW":
             cv2.split(self._resized, self._parts)
-        for part, target, table in zip(self._parts, self._targets, self._tables, strict=True):
-            _normalise(part, target, table)
-        return self._prepared
 
     def _lay_out(self, source_shape: tuple[int, ...]) -> None:
         """Everything that follows from the size of the source picture: content buffers, views, padding."""
@@ -79,6 +87,10 @@ class Preprocessor:
         wholes = list(self._tensor[0]) if picture.layout == "NCHW" else [self._tensor[0]]
         self._parts = [np.empty(size, np.uint8) for _ in wholes] if picture.layout == "NCHW" else [self._resized]
         self._targets = [whole[rows, columns] for whole in wholes]
+        self._in_order = self._parts[::-1] if picture.colour == "RGB" else self._parts
+        sizes_px = (source_shape[1], source_shape[0]), (size[1], size[0])
+        planar = picture.interpolation == "area" and picture.layout == "NCHW" and is_shrinking(*sizes_px)
+        self._shrinker = AreaShrinker(*sizes_px) if planar else None
         self._draw_padding(wholes)
         self._prepared = Prepared(self._feeds, geometry)
         self._source_shape = source_shape

@@ -33,6 +33,16 @@ class Terminal:
         self._people = Console(stderr=as_json, highlight=False, soft_wrap=True)
         self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
+    @property
+    def console(self) -> Console:
+        """Where people read, for what draws by itself."""
+        return self._people
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody looks at a terminal and wants to see progress."""
+        return self._people.is_terminal and not self._quiet
+
     def say(self, text: str) -> None:
         """One line for people (rich markup)."""
         if not self._quiet:
@@ -63,7 +73,7 @@ class Terminal:
 
         Where nobody watches a terminal, in a log file or a pipe, one line says what has begun.
         """
-        watched = self._people.is_terminal and not self._quiet
+        watched = self.is_watched
         if not watched:
             self.say(f"{escape(what)} …")
         columns = (

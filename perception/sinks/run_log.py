@@ -41,7 +41,7 @@ class RunLogWriter:
         """
         self._path = path
         self._staged = Staged(path)
-        self._file = self._staged.path.open("wb")
+        self._file = self._staged.path.open("wb", buffering=0)
         self._open = True
         self._written = _Written(0, sha256(), self._append(line_of(header.model_dump(mode="json"))))
 
@@ -73,13 +73,18 @@ class RunLogWriter:
         self._staged.discard()
 
     def _append(self, line: bytes) -> int:
-        """Write and flush a line; returns where the file now ends."""
+        """Write a line; returns where the file now ends. What a full disk left of it is cut off, for another try."""
+        begin_bytes = self._file.tell()
         try:
-            self._file.write(line)
-            self._file.flush()
-            return self._file.tell()
+            rest = memoryview(line)
+            while rest:
+                rest = rest[self._file.write(rest) :]
         except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(begin_bytes)
+                self._file.seek(begin_bytes)
             raise cannot_write(self._path, error) from error
+        return begin_bytes + len(line)
 
     def _summary(self, *, complete: bool) -> bytes:
         frames, results, _ = self._written

@@ -6,21 +6,29 @@ carry is shown as a dash.
 
   tollgate bench package/ drive.mp4
   tollgate bench package/ drive.mp4 --samples 20000     enough for p99.9
+  tollgate bench package/ drive.mp4 --sustain           the highest rate and the most cameras without misses
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
 
 from perception.bench import compare, held_frames
 from perception.cli import EXIT_PASSED
+from perception.deadline.plan import Settings, plan_of
+from perception.frame import Frame
+from perception.package import EnginePackage
 from perception.pipeline import open_pipeline
+from perception.sustain import MISS_RATIO, Trial, highest_rate, most_cameras
 from perception.terminal import Terminal
 from perception.verbs.recordings import (
     add_recording_arguments,
     latency_row,
     package_of,
     positive,
+    positive_number,
     recording_of,
 )
 
@@ -31,6 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=positive, default=1000, metavar="N", help="times each side is timed (default 1000)"
     )
+    parser.add_argument(
+        "--sustain",
+        action="store_true",
+        help="find the highest rate of one camera, and the most cameras at the profile's, with at most 0.1 %% misses",
+    )
+    parser.add_argument(
+        "--seconds",
+        type=positive_number,
+        default=10.0,
+        metavar="S",
+        help="length of each trial of --sustain (default 10)",
+    )
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -38,6 +58,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     package = package_of(arguments)
     with recording_of(arguments) as source:
         frames = held_frames(source, limit=arguments.frames)
+    if arguments.sustain:
+        return _sustain(arguments, terminal, package, frames)
     with (
         open_pipeline(package, score_threshold=arguments.score, threads=arguments.threads) as pipeline,
         terminal.progress("timing engine and pipeline, turn by turn", arguments.samples) as step,
@@ -51,4 +73,36 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     )
     terminal.say(f"the pipeline adds {comparison.overhead:+.1%} to the engine's median")
     terminal.result({"package": package.sha256, "latency": sides, "overhead": comparison.overhead})
+    return EXIT_PASSED
+
+
+def _sustain(arguments: argparse.Namespace, terminal: Terminal, package: EnginePackage, frames: Sequence[Frame]) -> int:
+    """The highest rate and the most cameras, by trials of the deadline loop itself."""
+    plan = plan_of(package, score=arguments.score, settings=Settings(threads=arguments.threads))
+    trials: list[Trial] = []
+
+    def on_trial(trial: Trial) -> None:
+        trials.append(trial)
+        word = "sustained" if trial.passed else "not sustained"
+        terminal.say(
+            f"{trial.cameras} × {trial.rate_hz:.1f} Hz: {word}, {trial.missed} of {trial.frames} frames missed"
+        )
+
+    rate_hz = package.profile.cameras.rate_hz
+    fastest = highest_rate(plan, frames, cameras=1, seconds=arguments.seconds, on_trial=on_trial)
+    widest = most_cameras(plan, frames, rate_hz=rate_hz, seconds=arguments.seconds, on_trial=on_trial)
+    rate = "not even 1 Hz" if fastest is None else f"up to {fastest.rate_hz:.1f} Hz"
+    cameras = "no camera" if widest is None else f"{widest.cameras} cameras"
+    terminal.say(
+        f"one camera: {rate}; at {rate_hz:g} Hz: {cameras}; deadline {package.profile.deadline_ms:g} ms, "
+        f"at most {MISS_RATIO:.1%} misses in trials of {arguments.seconds:g} s"
+    )
+    terminal.result(
+        {
+            "package": package.sha256,
+            "highest_rate_hz": None if fastest is None else fastest.rate_hz,
+            "most_cameras": 0 if widest is None else widest.cameras,
+            "trials": [asdict(trial) for trial in trials],
+        }
+    )
     return EXIT_PASSED

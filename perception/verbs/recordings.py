@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import JsonValue
+
 from perception.cli import EXIT_FAILED, EXIT_PASSED
 from perception.errors import SourceError
 from perception.package import EnginePackage, open_package
@@ -82,7 +84,7 @@ def drive(arguments: argparse.Namespace, terminal: Terminal, *, verb: str, loop:
         open_pipeline(package, score_threshold=arguments.score, threads=arguments.threads) as pipeline,
         terminal.progress(f"{verb}: {arguments.recording}", frame_total(source, arguments.frames)) as step,
     ):
-        sinks = _sinks_of(arguments, package, verb=verb)
+        sinks = sinks_of(arguments, package, verb=verb)
         tally = loop(pipeline, source, sinks=sinks, on_frame=lambda _: step(), limit=arguments.frames)
     _show_tally(tally, terminal, package=package, title=f"{package.manifest.name} on {arguments.recording}")
     terminal.result({"package": package.sha256, **tally.to_dict()})
@@ -138,12 +140,20 @@ def _show_tally(tally: Tally, terminal: Terminal, *, package: EnginePackage, tit
     )
 
 
-def _sinks_of(arguments: argparse.Namespace, package: EnginePackage, *, verb: str) -> list[Sink]:
+def sinks_of(
+    arguments: argparse.Namespace, package: EnginePackage, *, verb: str, more: Mapping[str, JsonValue] | None = None
+) -> list[Sink]:
+    """Open every sink that was asked for; `more` goes into the header's options.
+
+    Raises:
+        OutputError: one cannot be opened; then none stays.
+    """
     wanted = {"run_log": arguments.log, "overlay": arguments.overlay}
     paths = {kind: path for kind, path in wanted.items() if path is not None}
     if not paths:
         return []
     options = {"verb": verb, "cameras": arguments.camera, "frames": arguments.frames, "score": arguments.score}
+    options |= more or {}
     header = RunHeader.of(package, arguments.recording, options=options)
     sinks: list[Sink] = []
     with ExitStack() as undone:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from perception.cli import VERBS, main
+from perception.record import read_run_log
 from tests.perception.builders import null_package
 
 
@@ -83,15 +84,60 @@ def test_bench_prints_both_sides_with_their_samples(
     assert all(side["p99_ms"] is None for side in sides.values())
 
 
-def test_run_at_the_cameras_pace_takes_as_long_as_the_recording(
-    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def drive(tmp_path: Path) -> Path:
+    """A folder of twelve pictures of a camera that is well: no two are alike."""
+    chance = np.random.default_rng(5)
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    for index in range(12):
+        cv2.imwrite(str(folder / f"{index:02}.png"), chance.integers(30, 220, (48, 64, 3), np.uint8))
+    return folder
+
+
+def test_run_at_the_cameras_pace_reports_predictions_beside_what_came_of_them(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Six pictures at 10 Hz, twice as fast: the last is due after 0.25 s."""
+    package = null_package(tmp_path / "package")
+    words = ["run", str(tmp_path / "package"), str(drive), "--speed", "2", "--log", str(tmp_path / "run.jsonl")]
+    assert main([*words, "--force", "--health-port", "0", "--json", "--quiet"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    camera = answer["models"]["null"]["cameras"]["drive"]
+    assert sum(camera["frames"].values()) == 12
+    assert answer["admission"]["demands"][0]["response_bound_ms"] > 0
+    assert answer["packages"] == {"null": [package.sha256]}
+    log = read_run_log(tmp_path / "run.jsonl")
+    assert log.header.options["packages"] == answer["packages"]
+    assert [frame.frame_id for frame in log.frames] == list(range(12))
+
+
+def test_run_refuses_what_does_not_fit_and_runs_it_when_forced(
+    tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    null_package(tmp_path / "package", service_ms=40)
+    words = ["run", str(tmp_path / "package"), str(drive), "--quiet"]
+    assert main(words) == 2
+    assert "does not fit this machine" in capsys.readouterr().err
+    assert main([*words, "--force", "--max-late", "0.1"]) == 1
+
+
+def test_run_takes_a_plan_of_several_models(tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]) -> None:
     null_package(tmp_path / "package")
-    words = ["run", str(tmp_path / "package"), str(pictures), "--speed", "2", "--json", "--quiet"]
+    models = "[{name: people, package: package}, {name: signs, package: package, deadline_ms: 90}]"
+    (tmp_path / "plan.yaml").write_text(f"models: {models}\n")
+    assert main(["run", str(tmp_path / "plan.yaml"), str(drive), "--force", "--json", "--quiet"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["models"]) == {"people", "signs"}
+
+
+def test_bench_finds_what_is_sustained(tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A frame takes 25 ms, so one camera is sustained below 40 Hz and two at 30 Hz never are."""
+    null_package(tmp_path / "package", service_ms=25)
+    words = ["bench", str(tmp_path / "package"), str(drive), "--sustain", "--seconds", "0.5", "--json", "--quiet"]
     assert main(words) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert sum(sum(statuses.values()) for statuses in answer["frames"].values()) == 6
+    assert answer["most_cameras"] <= 1
+    assert answer["highest_rate_hz"] is None or answer["highest_rate_hz"] < 48
+    assert len(answer["trials"]) >= 2
 
 
 def test_a_vehicle_without_the_factory_says_what_brings_the_verb(tmp_path: Path) -> None:

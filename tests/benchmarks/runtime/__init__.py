@@ -1,0 +1,1 @@
+"""What the deadline runtime costs and holds, beside its peers: `make bench-runtime`."""

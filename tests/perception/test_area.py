@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception.area import AreaShrinker, is_shrinking
+
+
+def shrunk(pixels: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+    planes = [np.empty((height_px, width_px), np.uint8) for _ in range(3)]
+    shrinker = AreaShrinker((pixels.shape[1], pixels.shape[0]), (width_px, height_px))
+    shrinker.shrink(np.zeros_like(pixels), planes)  # what it was used for before leaves no trace
+    shrinker.shrink(pixels, planes)
+    return np.stack(planes, axis=2)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data(), st.integers(24, 300), st.integers(24, 300))
+def test_it_is_opencvs_area_average_within_one_grey_level(data: st.DataObject, width_px: int, height_px: int) -> None:
+    size = (data.draw(st.integers(16, width_px)), data.draw(st.integers(16, height_px)))
+    chance = np.random.default_rng(data.draw(st.integers(0, 99)))
+    pixels = chance.integers(0, 256, (height_px, width_px, 3), np.uint8)
+    expected = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    assert np.abs(shrunk(pixels, *size).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("value", [0, 1, 127, 254, 255])
+def test_an_even_picture_keeps_its_value(value: int) -> None:
+    assert (shrunk(np.full((375, 1242, 3), value, np.uint8), 416, 126) == value).all()
+
+
+def test_only_where_no_side_grows_is_it_shrinking() -> None:
+    assert is_shrinking((416, 416), (416, 126))
+    assert not is_shrinking((400, 400), (416, 126))
