@@ -28,6 +28,12 @@ class Situated:
     group: str
     frame: LabelledFrame
 
+    @property
+    def height_px(self) -> float:
+        """Of its labelled box."""
+        _, top, _, bottom = self.labelled.box_px
+        return bottom - top
+
 
 def slices_of(each: Situated) -> tuple[str, ...]:
     """The names of the slices an object belongs to, `kind: value`."""
@@ -43,8 +49,7 @@ def groups_asked_for(labelled: LabelledObject, class_map: ClassMap) -> tuple[str
 
 
 def _height(each: Situated) -> str:
-    _, top, _, bottom = each.labelled.box_px
-    return _between(bottom - top, HEIGHTS_PX, "px")
+    return _between(each.height_px, HEIGHTS_PX, "px")
 
 
 def _distance(each: Situated) -> str | None:

@@ -15,7 +15,7 @@ A policy is YAML::
         source: hardware profile of the package
         owner: perception
     measuring:                         # optional: how gates measure, where they leave a choice
-      robustness: {frames: 32}
+      robustness: {pictures: 32}
 
 `docs/gates.md` lists every gate with its quantities, units and settings.
 """

@@ -41,7 +41,7 @@ class Steadiness:
     breaks: NDArray[np.int64]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Track:
     """An object that is followed: its last box, how it moves in one frame, and since when it was not seen."""
 

@@ -46,7 +46,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "miou": Quantity("ratio", "at_least", "segmentation", "overlap (IoU) of masks and truth, mean over the classes"),
     "worst_class_iou": Quantity("ratio", "at_least", "segmentation", "overlap (IoU) of masks and truth, worst class"),
 }
-SETTINGS = {"false_positives_per_frame": 0.1, "least_objects": 30, "least_frames": 30}
+SETTINGS = {"false_positives_per_frame": 0.1, "least_objects": 30.0, "least_frames": 30.0}
 Draws: TypeAlias = NDArray[np.int64]
 Group = TypeVar("Group", GroupMatches, GroupPixels)
 

@@ -31,6 +31,7 @@ from safety_gates.verdict import Measured
 
 RIVALS = {"reference": "the float model", "release": "the last release"}
 FIRST_RELEASE = "nothing was released before: said with --first-release"
+SAME = "engine and ModelSpec are the same, byte for byte"
 ABSENT = {
     "reference": "there is no float model to compare with; give it with --reference FLOAT_PACKAGE",
     "release": "the last release was not given; give it with --last-release PACKAGE, or say --first-release",
@@ -78,7 +79,9 @@ class NonRegressionGate:
         settings: dict[str, JsonValue] = {f"accuracy of {name}": each.sha256 for name, each in found.items()}
         settings["first_release"] = case.first_release
         wanted = trial.conditions("non_regression", looks_at=("recording", "labels", "reference"), settings=settings)
-        same: list[JsonValue] = [name for name, rival in rivals.items() if _says_the_same(case.package, rival)]
+        same: list[JsonValue] = [
+            name for name, rival in rivals.items() if rival is not None and says_the_same(case.package, rival)
+        ]
         packages = {name: each for name, each in {"engine": case.package, **rivals}.items() if each is not None}
         return trial.obtain(wanted, lambda: _observe(trial, packages, same))
 
@@ -87,8 +90,9 @@ class NonRegressionGate:
         return {name: _read(evidence, *name.split("_loss_to_")) for name in wanted}
 
 
-def _says_the_same(package: EnginePackage, rival: EnginePackage | None) -> bool:
-    return rival is not None and (package.engine_sha256, package.spec) == (rival.engine_sha256, rival.spec)
+def says_the_same(package: EnginePackage, rival: EnginePackage) -> bool:
+    """Whether two packages hold the same engine, fed and read the same way: no frame can tell them apart."""
+    return (package.engine_sha256, package.spec) == (rival.engine_sha256, rival.spec)
 
 
 def _observe(trial: Trial, packages: Mapping[str, EnginePackage], same: list[JsonValue]) -> Observation:
@@ -108,8 +112,7 @@ def _read(evidence: KeptEvidence, figure: str, rival: str) -> Measured:
         return Measured(None, 0, "frames", note=ABSENT[rival], evidence=evidence.sha256)
     frames = evidence.evidence.samples
     if rival in _strings(values["same"]):
-        note = f"engine and ModelSpec are those of {RIVALS[rival]}, byte for byte"
-        return Measured(0.0, frames, "frames", note=note, evidence=evidence.sha256)
+        return Measured(0.0, frames, "frames", note=SAME, evidence=evidence.sha256)
     ours, theirs = (figure_of(evidence, side, figure) for side in ("engine", rival))
     (interval,) = bootstrap_intervals(lambda draws: np.array([theirs(draws) - ours(draws)]), frames, lowest=-1.0)
     note = f"{FIGURES[figure].words} {theirs(None):.3f} → {ours(None):.3f}"

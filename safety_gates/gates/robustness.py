@@ -2,7 +2,7 @@
 
 Noise, blur, wrong exposure, low contrast, hard compression, fog, rain and a dirty lens, each at severities 1 to 5
 (`safety_gates.corruptions`), on a subset of the labelled frames that is spread evenly over the recording: the setting
-`frames` says how many. The drop is relative to the same frames unspoilt, whose results are those every gate shares.
+`pictures` says how many. The drop is relative to the same frames unspoilt, whose results are those every gate shares.
 
 `mean_drop` is one less relative performance under corruption (rPC of Michaelis et al. 2019, arXiv:1907.07484), over all
 kinds and severities. `worst_drop` is that of the kind that costs most, over its severities; the intervals of all kinds
@@ -42,7 +42,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "mean_drop": Quantity("ratio", "at_most", None, "share of AP50 or mIoU lost on spoilt pictures, mean of all kinds"),
     "worst_drop": Quantity("ratio", "at_most", None, "share of AP50 or mIoU lost on spoilt pictures, worst kind"),
 }
-SETTINGS = {"frames": 32}
+SETTINGS = {"pictures": 32.0}
 CELLS = tuple((kind, severity) for kind in CORRUPTIONS for severity in SEVERITIES)
 Matches = DetectionMatches | MaskMatches
 
@@ -88,7 +88,7 @@ def _observe(trial: Trial, truth: Truth) -> Observation:
     log = trial.result_log(package)
     truths = truth.of_all(log.frames)
     labelled = [position for position, each in enumerate(truths) if each is not None]
-    chosen = _spread(labelled, int(trial.setting("robustness", "frames")))
+    chosen = _spread(labelled, int(trial.setting("robustness", "pictures")))
     results: list[list[Result]] = [[log.results[i] for i in chosen], *([] for _ in CELLS)]
     with open_pipeline(package, score_threshold=LOWEST_SCORE) as pipeline:
         for frame, number in _chosen_frames(trial, chosen):
@@ -170,4 +170,4 @@ def _note(evidence: KeptEvidence) -> str:
 
 
 def _remedy(frames: int) -> str:
-    return f"label at least {LEAST_FRAMES} frames" if frames < LEAST_FRAMES else "raise measuring: robustness: frames"
+    return f"label at least {LEAST_FRAMES} frames" if frames < LEAST_FRAMES else "raise measuring: robustness: pictures"

@@ -8,8 +8,9 @@ Two figures: recall itself, which needs labels alone, and the recall lost agains
 Many slices are looked at, so the intervals hold for all of them at once (Bonferroni, Dunn 1961): without it one slice
 in twenty would fail by chance alone. To pass, all slices must pass, and that needs no correction (intersection-union
 test, Berger 1982); it gets one all the same, since one interval serves both. Slices with fewer objects than the setting
-`least_objects` decide nothing: they are named, and keep the claim INCONCLUSIVE. Of masks the accuracy gate judges the
-worst class.
+`least_objects` decide nothing: they are named, and keep the claim INCONCLUSIVE. Objects lower than `least_height_px`
+are in no slice: what nobody could be asked to find would be the worst slice of every engine. Of masks the accuracy gate
+judges the worst class.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ QUANTITIES: Mapping[str, Quantity] = {
         "ratio", "at_most", "detection", "share of the objects lost against the float model, worst slice"
     ),
 }
-SETTINGS = {"least_objects": 30}
+SETTINGS = {"least_objects": 30.0, "least_height_px": 25.0}
 Counts = NDArray[np.int64]
 
 
@@ -133,11 +134,12 @@ def _observe(trial: Trial, truth: Truth) -> Observation:
     case = trial.case
     ours = _found(trial, case.package, truth)
     theirs = ours if case.reference is None else _found(trial, case.reference, truth)
+    least_px = trial.setting("slices", "least_height_px")
     counts: defaultdict[str, Counts] = defaultdict(lambda: np.zeros((4, len(ours)), np.int64))
     for position, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         for (each, found), (_, reference_found) in zip(mine, other, strict=True):
             row = (1, found, reference_found and not found, found and not reference_found)
-            for name in slices_of(each):
+            for name in slices_of(each) if each.height_px >= least_px else ():
                 counts[name][:, position] += row
     names = sorted(counts)
     table = np.array([counts[name] for name in names], np.int64).reshape(-1, 4, len(ours))
@@ -174,6 +176,8 @@ def _worst(evidence: KeptEvidence, quantity: str) -> Measured:
     least = float(str(evidence.evidence.conditions.settings["least_objects"]))
     parts = slice_parts(evidence, quantity)
     comparison = QUANTITIES[quantity].comparison
+    lower_px = float(str(evidence.evidence.conditions.settings["least_height_px"]))
     measured = worst_of(parts, comparison, sampled="objects", least=least, evidence=evidence.sha256)
     # An object stands in one slice of each kind; it is one sample all the same.
-    return replace(measured, samples=sum(part.samples for part in parts if part.name.startswith("class: ")))
+    samples = sum(part.samples for part in parts if part.name.startswith("class: "))
+    return replace(measured, samples=samples, note=f"{measured.note}; objects under {lower_px:g} px left out")

@@ -6,7 +6,7 @@ show up for a single frame; a break is an object whose class changed or whose bo
 masks, flicker is the share of pixels that change their class for one frame and change back.
 
 Measured on the timing recordings if there are any, else on the recording; pictures without capture times have no order
-that counts. Neighbouring frames flicker together, so intervals count stretches of `memory_ms` as clusters. The rise
+that counts. Neighbouring frames flicker together, so intervals count stretches of `stretch_ms` as clusters. The rise
 against the float model is what quantization adds: a far object flickers in any model.
 
 Source: for flicker and breaks, the fragmentations and identity switches of Bernardin & Stiefelhagen 2008, "Evaluating
@@ -27,6 +27,7 @@ from perception.package import EnginePackage
 from perception.results import Detections, Result, SegmentationMap
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.gates.non_regression import SAME, says_the_same
 from safety_gates.result_log import FrameKey
 from safety_gates.statistics import bootstrap_intervals, clustered_proportion_interval
 from safety_gates.tracks import follow
@@ -44,7 +45,8 @@ QUANTITIES: Mapping[str, Quantity] = {
     ),
     "mask_flicker_rise": Quantity("ratio", "at_most", "segmentation", "pixels' flicker beyond that of the float model"),
 }
-SETTINGS = {"memory_ms": 500.0, "most_frames": 300}
+SETTINGS = {"memory_ms": 500.0, "stretch_ms": 200.0, "most_frames": 300.0}
+COUNTED = ("events", "trials", "breaks", "seen")
 ABSENT = "there is no float model to compare with; give it with --reference FLOAT_PACKAGE"
 Ints = NDArray[np.int64]
 
@@ -69,20 +71,19 @@ class TemporalGate:
 
 
 def _observe(trial: Trial) -> Observation:
-    case, arrays, cameras = trial.case, dict[str, NDArray[np.generic]](), list[JsonValue]()
+    case, memory_ms = trial.case, trial.setting("temporal", "memory_ms")
     sides = {"engine": case.package} | ({} if case.reference is None else {"reference": case.reference})
-    samples = 0
+    streams = {side: _streams(trial, package) for side, package in sides.items()}
+    arrays: dict[str, NDArray[np.generic]] = {}
     for side, package in sides.items():
-        streams = _streams(trial, package)
-        samples = sum(len(stream) for stream in streams.values())
-        cameras = [*streams]
-        counted = [_counted(stream, package, trial.setting("temporal", "memory_ms")) for stream in streams.values()]
-        for name in ("events", "breaks", "trials", "seen"):
-            arrays[f"{side}_{name}"] = np.concatenate([each[name] for each in counted])
-        arrays["frames_of_camera"] = np.array([len(each["seen"]) for each in counted], np.int64)
-    blocks = _blocks(list(streams.values()), trial.setting("temporal", "memory_ms"))
-    arrays["block"] = blocks
-    return Observation(samples, {"task": case.package.spec.task, "cameras": cameras}, arrays)
+        counted = [_counted(stream, package, memory_ms) for stream in streams[side].values()]
+        arrays |= {f"{side}_{name}": np.concatenate([each[name] for each in counted]) for name in COUNTED}
+    ours = streams["engine"]
+    arrays["block"] = _blocks(list(ours.values()), trial.setting("temporal", "stretch_ms"))
+    arrays["frames_of_camera"] = np.array([len(stream) for stream in ours.values()], np.int64)
+    same = case.reference is not None and says_the_same(case.package, case.reference)
+    values: dict[str, JsonValue] = {"task": case.package.spec.task, "cameras": [*ours], "same": same}
+    return Observation(sum(map(len, ours.values())), values, arrays)
 
 
 def _streams(trial: Trial, package: EnginePackage) -> dict[str, list[tuple[FrameKey, Result]]]:
@@ -125,12 +126,12 @@ def _frames_in(keys: Sequence[FrameKey], memory_ms: float) -> int:
     return max(1, round(memory_ms * 1e6 / float(np.median(steps_ns)))) if len(steps_ns) else 1
 
 
-def _blocks(streams: Sequence[Sequence[tuple[FrameKey, Result]]], memory_ms: float) -> Ints:
+def _blocks(streams: Sequence[Sequence[tuple[FrameKey, Result]]], stretch_ms: float) -> Ints:
     """(F,) the stretch of time each frame belongs to, numbered through all cameras."""
     numbers: list[Ints] = []
     first = 0
     for stream in streams:
-        block = np.arange(len(stream)) // _frames_in([key for key, _ in stream], memory_ms) + first
+        block = np.arange(len(stream)) // _frames_in([key for key, _ in stream], stretch_ms) + first
         numbers.append(block.astype(np.int64))
         first = int(block[-1]) + 1
     return np.concatenate(numbers)
@@ -162,13 +163,15 @@ def _rise(evidence: KeptEvidence) -> Measured:
         shares = [draws @ events / (draws @ trials) if draws @ trials else np.nan for events, trials in sides]
         return np.array([shares[0] - shares[1]])
 
+    samples = evidence.evidence.samples
+    if evidence.evidence.values["same"]:
+        return Measured(0.0, samples, "frames", note=SAME, evidence=evidence.sha256)
     stretches = len(sides[0][0])
     (interval,) = bootstrap_intervals(rise, stretches, lowest=-1.0)
     got = float(rise(np.ones(stretches, np.int64))[0])
-    note = f"over {stretches} stretches of {float(str(evidence.evidence.conditions.settings['memory_ms'])):g} ms"
-    return Measured(
-        got, evidence.evidence.samples, "frames", interval, note=note, remedy="record longer", evidence=evidence.sha256
-    )
+    stretch_ms = float(str(evidence.evidence.conditions.settings["stretch_ms"]))
+    note = f"over {stretches} stretches of {stretch_ms:g} ms"
+    return Measured(got, samples, "frames", interval, note=note, remedy="record longer", evidence=evidence.sha256)
 
 
 def _by_block(evidence: KeptEvidence, name: str) -> Ints:
