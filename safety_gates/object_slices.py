@@ -41,6 +41,13 @@ def slices_of(each: Situated) -> tuple[str, ...]:
     return tuple(f"{kind}: {value}" for kind, value in named if value is not None)
 
 
+def order_of(name: str) -> tuple[int, float, str]:
+    """Sorts slices by kind, sizes and distances from small to large, words by the alphabet."""
+    kind, _, value = name.partition(": ")
+    numbers = [float(word) for word in value.split() if word.replace(".", "").isdecimal()]
+    return list(KINDS).index(kind), -1.0 if value.startswith("under") else min(numbers, default=0.0), value
+
+
 def groups_asked_for(labelled: LabelledObject, class_map: ClassMap) -> tuple[str, ...]:
     """The groups of the class map in which an object counts; none for one that is too small or ignored."""
     if not class_map.asks_for(labelled):

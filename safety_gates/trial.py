@@ -36,6 +36,7 @@ RECORDING_ALONE: tuple[Matter, ...] = ("recording",)
 TIMING_ALONE: tuple[Matter, ...] = ("timing",)
 UNTIMED = frozenset({"image_folder"})
 """Kinds of recording whose capture times are made up: what moved between two of their pictures nobody knows."""
+SEQUENCE_FRAMES = 300
 MOVING_FACTS = frozenset({"clock_mhz", "gpu_clock_mhz"})
 
 
@@ -212,7 +213,9 @@ class Trial:
 
     def result_log(self, package: EnginePackage) -> ResultLog:
         """The same, read once: a thousand masks are not unpacked for every gate anew."""
-        kept = self.results(package)
+        return self._log_of(self.results(package), package)
+
+    def _log_of(self, kept: KeptEvidence, package: EnginePackage) -> ResultLog:
         if kept.sha256 not in self._logs:
             self._logs[kept.sha256] = ResultLog.from_arrays(kept.arrays, package.spec.task)
         return self._logs[kept.sha256]
@@ -221,11 +224,11 @@ class Trial:
         """Whether there is a recording whose frames follow each other in real time."""
         return bool(self._sequences())
 
-    def sequence_log(self, package: EnginePackage, most_frames: int) -> ResultLog:
+    def sequence_log(self, package: EnginePackage) -> ResultLog:
         """What a package says about frames that follow each other: the first of each timing recording, else of the one.
 
-        Cameras of timing recordings are named `NUMBER/CAMERA`. Where there are none the results serve that every other
-        gate looks at, and nothing is run again.
+        Of each timing recording the first `SEQUENCE_FRAMES` are looked at, its cameras named `NUMBER/CAMERA`. Where
+        there are none the results serve that every other gate looks at, and nothing is run again.
 
         Raises:
             ValueError: `has_sequence` is false.
@@ -234,10 +237,9 @@ class Trial:
             raise ValueError("no recording has capture times; ask has_sequence first")
         if not self.case.timing:
             return self.result_log(package)
-        settings: dict[str, JsonValue] = {"lowest_score": LOWEST_SCORE, "most_frames": most_frames}
+        settings: dict[str, JsonValue] = {"lowest_score": LOWEST_SCORE, "most_frames": SEQUENCE_FRAMES}
         wanted = self.conditions("sequence_results", subject=package, looks_at=TIMING_ALONE, settings=settings)
-        kept = self.obtain(wanted, lambda: self._observe_sequences(package, most_frames))
-        return ResultLog.from_arrays(kept.arrays, package.spec.task)
+        return self._log_of(self.obtain(wanted, lambda: self._observe_sequences(package)), package)
 
     def _sequences(self) -> list[Path]:
         recordings = self.case.timing or (self.case.recording,)
@@ -297,12 +299,12 @@ class Trial:
             rows = [(FrameKey.of(frame), pipeline.step(frame).result) for frame in frames]
         return self._logged(rows, package)
 
-    def _observe_sequences(self, package: EnginePackage, most_frames: int) -> Observation:
+    def _observe_sequences(self, package: EnginePackage) -> Observation:
         rows: list[tuple[FrameKey, Result | None]] = []
         with open_pipeline(package, score_threshold=LOWEST_SCORE) as pipeline:
             for number, path in enumerate(self._sequences(), start=1):
                 what = f"results of {package.manifest.name}, {path.name}"
-                with self._stepped(open_source(path), what, most_frames) as frames:
+                with self._stepped(open_source(path), what, SEQUENCE_FRAMES) as frames:
                     for frame in frames:
                         key = replace(FrameKey.of(frame), camera_id=f"{number}/{frame.camera_id}")
                         rows.append((key, pipeline.step(frame).result))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,12 @@ from pydantic import JsonValue
 
 from compile.accuracy import DetectionMatches, MaskMatches, match_detections, match_masks
 from compile.average_precision import GroupMatches
+from compile.class_map import ClassMap
 from compile.labels import LabelledFrame, LabelledMask
 from compile.pixel_overlap import GroupPixels
+from perception.model_spec import ModelSpec
 from perception.package import EnginePackage
-from perception.results import Detections, SegmentationMap
+from perception.results import Result
 from safety_gates.evidence import ArrayMap, KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.statistics import CONFIDENCE, LEAST_FRAMES, Interval, bootstrap_intervals, simultaneous_confidence
@@ -126,26 +128,27 @@ def mask_matches(evidence: KeptEvidence) -> MaskMatches:
     return MaskMatches(groups_in(evidence.arrays, _group_names(evidence), GroupPixels), evidence.evidence.samples)
 
 
+def matched(
+    results: Sequence[Result],
+    truths: Sequence[LabelledFrame | LabelledMask | None],
+    class_map: ClassMap,
+    spec: ModelSpec,
+) -> DetectionMatches | MaskMatches:
+    """Results held against the truth of the same frames, whatever kind of model it is.
+
+    Raises:
+        LabelError: the map fits neither, or nothing it asks for is labelled.
+    """
+    match: Callable[..., DetectionMatches | MaskMatches] = match_detections if spec.task == "detection" else match_masks
+    return match(results, truths, class_map=class_map, classes=spec.classes)
+
+
 def _observe(trial: Trial, truth: Truth, package: EnginePackage) -> Observation:
-    spec = package.spec
     log = trial.result_log(package)
-    truths = truth.of_all(log.frames)
-    if spec.task == "detection":
-        matches = match_detections(
-            cast("Sequence[Detections]", log.results),
-            cast("Sequence[LabelledFrame | None]", truths),
-            class_map=truth.class_map,
-            classes=spec.classes,
-        )
-        vulnerable: list[JsonValue] = [*truth.class_map.vulnerable_groups()]
-        return _observation(matches.frames, matches.groups, {"task": spec.task, "vulnerable": vulnerable})
-    masks = match_masks(
-        cast("Sequence[SegmentationMap]", log.results),
-        cast("Sequence[LabelledMask | None]", truths),
-        class_map=truth.class_map,
-        classes=spec.classes,
-    )
-    return _observation(masks.frames, masks.groups, {"task": spec.task})
+    matches = matched(log.results, truth.of_all(log.frames), truth.class_map, package.spec)
+    vulnerable: list[JsonValue] = [*truth.class_map.vulnerable_groups()]
+    values = {"task": package.spec.task, "groups": [*matches.groups], "vulnerable": vulnerable}
+    return Observation(matches.frames, values, arrays_of(matches.groups))
 
 
 def _read_ap50(evidence: KeptEvidence) -> Measured:
@@ -225,12 +228,8 @@ def _measured(evidence: KeptEvidence, samples: int, sampled: str, figure: Callab
     return Measured(figure(None), samples, sampled, interval, remedy=remedy, evidence=evidence.sha256)
 
 
-def _observation(frames: int, groups: Mapping[str, Group], facts: Mapping[str, JsonValue]) -> Observation:
-    return Observation(frames, {**facts, "groups": [*groups]}, arrays_of(groups))
-
-
-def arrays_of(groups: Mapping[str, Group], prefix: str = "") -> dict[str, NDArray[np.generic]]:
-    """Matches of groups as named arrays; `groups_in` gives them back."""
+def arrays_of(groups: Mapping[str, Any], prefix: str = "") -> dict[str, NDArray[np.generic]]:
+    """`GroupMatches` or `GroupPixels` of each group as named arrays; `groups_in` gives them back."""
     return {
         f"{prefix}{field.name}_{index}": getattr(group, field.name)
         for index, group in enumerate(groups.values())

@@ -11,21 +11,20 @@ hold at once (Bonferroni, Dunn 1961). Spoilt frames are drawn together with thei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from compile.accuracy import LOWEST_SCORE, DetectionMatches, MaskMatches, match_detections, match_masks
-from compile.labels import LabelledFrame, LabelledMask
+from compile.accuracy import LOWEST_SCORE, DetectionMatches, MaskMatches
 from perception.frame import Frame
-from perception.package import EnginePackage
 from perception.pipeline import open_pipeline
 from perception.results import Result
 from safety_gates.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from safety_gates.evidence import KeptEvidence
+from safety_gates.gates.accuracy import matched
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.statistics import (
     LEAST_FRAMES,
@@ -98,7 +97,7 @@ def _observe(trial: Trial, truth: Truth) -> Observation:
                 if result is not None:
                     results[cell].append(result)
     kept_truths = [truths[i] for i in chosen]
-    matches = [_matched(each, kept_truths, truth, package) for each in results]
+    matches = [matched(each, kept_truths, truth.class_map, package.spec) for each in results]
     draws = bootstrap_draws(len(chosen), simultaneous_confidence(len(CORRUPTIONS)))
     once = np.ones((1, len(chosen)), np.int64)
     arrays: dict[str, NDArray[np.generic]] = {
@@ -125,16 +124,6 @@ def _chosen_frames(trial: Trial, chosen: Sequence[int]) -> Iterator[tuple[Frame,
                 yield frame, position
             if position == chosen[-1]:
                 return
-
-
-def _matched(
-    results: Sequence[Result],
-    truths: Sequence[LabelledFrame | LabelledMask | None],
-    truth: Truth,
-    package: EnginePackage,
-) -> Matches:
-    kinds: Mapping[str, Callable[..., Matches]] = {"detection": match_detections, "segmentation": match_masks}
-    return kinds[package.spec.task](results, truths, class_map=truth.class_map, classes=package.spec.classes)
 
 
 def _figures(matches: Matches, draws: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ from perception.results import Detections
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.parity import overlaps
-from safety_gates.object_slices import Situated, groups_asked_for, slices_of
+from safety_gates.object_slices import Situated, groups_asked_for, order_of, slices_of
 from safety_gates.statistics import clustered_proportion_interval, paired_loss_interval, simultaneous_confidence
 from safety_gates.trial import Observation, Trial
 from safety_gates.truth import Truth
@@ -141,7 +141,7 @@ def _observe(trial: Trial, truth: Truth) -> Observation:
             row = (1, found, reference_found and not found, found and not reference_found)
             for name in slices_of(each) if each.height_px >= least_px else ():
                 counts[name][:, position] += row
-    names = sorted(counts)
+    names = sorted(counts, key=order_of)
     table = np.array([counts[name] for name in names], np.int64).reshape(-1, 4, len(ours))
     return Observation(len(ours), {"slices": [*names]}, {"counts": table})
 

@@ -9,6 +9,10 @@ The stream is played with the durations that the latency gate measured, one fram
 one engine for all cameras; each camera's mailbox holds its newest frame, as `perception.runtime.run` has it. Frames
 before a camera's first result are left out on both sides.
 
+Labelled pictures without capture times cannot be played. Then the timing recordings are, and the engine's own results
+of each frame, from the score threshold of the ModelSpec on, stand for what is there: offline accuracy is 1 by
+definition, and what is lost is lost to age alone.
+
 Source: Li, Wang & Ramanan 2020, "Towards streaming perception", ECCV, section 3: streaming accuracy; the ground truth
 of every frame is held against the latest output at its instant.
 """
@@ -16,29 +20,29 @@ of every frame is held against the latest output at its instant.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import cast
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from compile.accuracy import match_detections, match_masks
-from compile.labels import LabelledFrame, LabelledMask
-from perception.results import Detections, Result, SegmentationMap
+from compile.class_map import ClassMap
+from compile.labels import LabelledFrame, LabelledMask, LabelledObject
+from perception.results import Result, SegmentationMap
 from perception.sources.table import kind_and_path
 from safety_gates.evidence import KeptEvidence
-from safety_gates.gates.accuracy import arrays_of
+from safety_gates.gates.accuracy import arrays_of, matched
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.latency import LatencyGate
-from safety_gates.gates.non_regression import figure_of
+from safety_gates.gates.regression import figure_of
 from safety_gates.result_log import FrameKey
 from safety_gates.statistics import LEAST_FRAMES, Interval, bootstrap_intervals
-from safety_gates.trial import UNTIMED, Observation, Trial
-from safety_gates.truth import Truth
+from safety_gates.trial import TIMING_ALONE, UNTIMED, Observation, Trial
 from safety_gates.verdict import Measured
 
 OFFLINE, STREAMED = "offline", "streamed"
+LABELS, OWN = "labels", "own results"
 WORK = ("preprocess", "infer", "decode")
 QUANTITIES: Mapping[str, Quantity] = {
     "ap50": Quantity("ratio", "at_least", "detection", "AP50 of the newest finished result at each frame's instant"),
@@ -55,19 +59,20 @@ class StreamingGate:
     quantities = QUANTITIES
 
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
-        """Play the results of the recording against its clock, with measured durations."""
-        truth = trial.truth
-        if truth is None:
-            return Unmeasured("there is no ground truth; give it with --labels PATH")
-        if kind_and_path(trial.case.recording)[0] in UNTIMED:
-            return Unmeasured("a folder of pictures has no capture times; give a labelled video, drive or KITTI raw")
+        """Play results against the clock of their recording, with measured durations."""
+        played = _played(trial)
+        if played is None:
+            return Unmeasured("a folder of pictures has no capture times; give a video or drive as --timing-recording")
         latency = LatencyGate().measure(trial)
         if isinstance(latency, Unmeasured):
             return latency
-        settings: dict[str, JsonValue] = {"latency": latency.sha256}
-        settings["class_map"] = truth.class_map.model_dump(mode="json")
-        wanted = trial.conditions("streaming", looks_at=("recording", "labels"), settings=settings)
-        return trial.obtain(wanted, lambda: _observe(trial, truth))
+        settings: dict[str, JsonValue] = {"latency": latency.sha256, "truth": played}
+        if played == OWN or trial.truth is None:
+            wanted = trial.conditions("streaming", looks_at=TIMING_ALONE, settings=settings)
+        else:
+            settings["class_map"] = trial.truth.class_map.model_dump(mode="json")
+            wanted = trial.conditions("streaming", looks_at=("recording", "labels"), settings=settings)
+        return trial.obtain(wanted, lambda: _observe(trial, latency))
 
     def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
         """Streaming accuracy and what it loses to offline accuracy."""
@@ -114,26 +119,30 @@ def durations_of(latency: KeptEvidence) -> Ints:
     return total
 
 
-def _observe(trial: Trial, truth: Truth) -> Observation:
-    latency = LatencyGate().measure(trial)
-    if isinstance(latency, Unmeasured):
-        raise RuntimeError(f"latency was measured and is not any more: {latency.why}")
-    package = trial.case.package
-    log = trial.result_log(package)
-    newest = newest_finished(log.frames, durations_of(latency))
-    truths = truth.of_all(log.frames)
-    asked = [i for i in range(len(newest)) if newest[i] >= 0 and truths[i] is not None]
-    sides = {OFFLINE: [log.results[i] for i in asked], STREAMED: [log.results[newest[i]] for i in asked]}
-    arrays: dict[str, NDArray[np.generic]] = {
-        "age_ns": np.array([log.frames[i].captured_ns - log.frames[newest[i]].captured_ns for i in asked], np.int64)
-    }
+def _played(trial: Trial) -> str | None:
+    """Against what the engine is played: the labels of a recording with capture times, or what it says itself."""
+    if trial.truth is not None and kind_and_path(trial.case.recording)[0] not in UNTIMED:
+        return LABELS
+    return OWN if trial.has_sequence() else None
+
+
+def _observe(trial: Trial, latency: KeptEvidence) -> Observation:
+    spec, scene = trial.case.package.spec, _scene_of(trial)
+    newest = newest_finished(scene.frames, durations_of(latency))
+    asked = [i for i in range(len(newest)) if newest[i] >= 0 and scene.truths[i] is not None]
+    if not any(_holds_something(scene.truths[i]) for i in asked):
+        nothing = {"task": spec.task, "timing_note": "nothing is there that could move", "timed": False}
+        return Observation(len(asked), nothing, {"age_ns": np.zeros(0, np.int64)})
+    sides = {OFFLINE: [scene.results[i] for i in asked], STREAMED: [scene.results[newest[i]] for i in asked]}
+    ages_ns = [scene.frames[i].captured_ns - scene.frames[newest[i]].captured_ns for i in asked]
+    arrays: dict[str, NDArray[np.generic]] = {"age_ns": np.array(ages_ns, np.int64)}
+    truths = [scene.truths[i] for i in asked]
     for side, results in sides.items():
-        arrays |= _matched(results, [truths[i] for i in asked], truth, package.spec.classes, f"{side}_")
+        arrays |= arrays_of(matched(results, truths, scene.class_map, spec).groups, f"{side}_")
     timing = LatencyGate().read(latency, ["infer_p50"])["infer_p50"]
     values: dict[str, JsonValue] = {
-        "task": package.spec.task,
-        "groups": [*truth.class_map.groups],
-        "frames": len(log.frames),
+        "task": spec.task,
+        "groups": [*scene.class_map.groups],
         "timing_note": timing.note,
         "timed": timing.got is not None,
         "only_slower": timing.interval is not None and timing.interval.low == -np.inf,
@@ -141,18 +150,49 @@ def _observe(trial: Trial, truth: Truth) -> Observation:
     return Observation(len(asked), values, arrays)
 
 
-def _matched(
-    results: Sequence[Result],
-    truths: Sequence[LabelledFrame | LabelledMask | None],
-    truth: Truth,
-    classes: Sequence[str],
-    prefix: str,
-) -> dict[str, NDArray[np.generic]]:
-    if results and isinstance(results[0], SegmentationMap):
-        masks, mask_truths = cast("Sequence[SegmentationMap]", results), cast("Sequence[LabelledMask]", truths)
-        return arrays_of(match_masks(masks, mask_truths, class_map=truth.class_map, classes=classes).groups, prefix)
-    boxes, box_truths = cast("Sequence[Detections]", results), cast("Sequence[LabelledFrame]", truths)
-    return arrays_of(match_detections(boxes, box_truths, class_map=truth.class_map, classes=classes).groups, prefix)
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """Frames, what the engine says of each, and what is there."""
+
+    frames: Sequence[FrameKey]
+    results: Sequence[Result]
+    truths: Sequence[LabelledFrame | LabelledMask | None]
+    class_map: ClassMap
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnMask(LabelledMask):
+    """What the engine drew itself, where a labelled mask would lie in a file."""
+
+    class_ids: NDArray[np.uint8]
+
+    def values(self) -> NDArray[np.uint8]:
+        """See `LabelledMask.values`."""
+        return self.class_ids
+
+
+def _scene_of(trial: Trial) -> _Scene:
+    package = trial.case.package
+    if _played(trial) == LABELS and trial.truth is not None:
+        log = trial.result_log(package)
+        return _Scene(log.frames, log.results, trial.truth.of_all(log.frames), trial.truth.class_map)
+    log = trial.sequence_log(package)
+    threshold = package.spec.decoding.score_threshold
+    truths = [_own(result, package.spec.classes, threshold) for result in log.results]
+    return _Scene(log.frames, log.results, truths, ClassMap.identity(package.spec.classes))
+
+
+def _holds_something(truth: LabelledFrame | LabelledMask | None) -> bool:
+    return bool(truth.objects) if isinstance(truth, LabelledFrame) else truth is not None
+
+
+def _own(result: Result, classes: Sequence[str], threshold: float) -> LabelledFrame | LabelledMask:
+    """What the engine reports of a frame, as if it were its label."""
+    if isinstance(result, SegmentationMap):
+        return _OwnMask(Path(), result.class_ids)
+    shown = result.at_least(threshold)
+    boxes = ((int(class_id), box) for class_id, box in zip(shown.class_ids, shown.boxes_px.tolist(), strict=True))
+    return LabelledFrame(tuple(LabelledObject(classes[class_id], tuple(box)) for class_id, box in boxes))
 
 
 def _read(evidence: KeptEvidence, name: str) -> Measured:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 GATES: dict[str, str] = {
     "accuracy": "safety_gates.gates.accuracy:AccuracyGate",
-    "non_regression": "safety_gates.gates.non_regression:NonRegressionGate",
+    "regression": "safety_gates.gates.regression:RegressionGate",
     "slices": "safety_gates.gates.slices:SlicesGate",
     "robustness": "safety_gates.gates.robustness:RobustnessGate",
     "parity": "safety_gates.gates.parity:ParityGate",

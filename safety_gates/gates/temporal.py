@@ -27,7 +27,7 @@ from perception.package import EnginePackage
 from perception.results import Detections, Result, SegmentationMap
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
-from safety_gates.gates.non_regression import SAME, says_the_same
+from safety_gates.gates.regression import SAME, says_the_same
 from safety_gates.result_log import FrameKey
 from safety_gates.statistics import bootstrap_intervals, clustered_proportion_interval
 from safety_gates.tracks import follow
@@ -45,7 +45,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     ),
     "mask_flicker_rise": Quantity("ratio", "at_most", "segmentation", "pixels' flicker beyond that of the float model"),
 }
-SETTINGS = {"memory_ms": 500.0, "stretch_ms": 200.0, "most_frames": 300.0}
+SETTINGS = {"memory_ms": 500.0, "stretch_ms": 200.0}
 COUNTED = ("events", "trials", "breaks", "seen")
 ABSENT = "there is no float model to compare with; give it with --reference FLOAT_PACKAGE"
 Ints = NDArray[np.int64]
@@ -88,7 +88,7 @@ def _observe(trial: Trial) -> Observation:
 
 def _streams(trial: Trial, package: EnginePackage) -> dict[str, list[tuple[FrameKey, Result]]]:
     """Frames and results of each camera, in order of capture."""
-    log = trial.sequence_log(package, int(trial.setting("temporal", "most_frames")))
+    log = trial.sequence_log(package)
     rows = sorted(zip(log.frames, log.results, strict=True), key=lambda row: row[0].camera_id)
     return {camera: list(group) for camera, group in groupby(rows, key=lambda row: row[0].camera_id)}
 

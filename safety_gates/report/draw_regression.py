@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from safety_gates.evidence import KeptEvidence
-from safety_gates.gates.non_regression import FIGURES, RIVALS, NonRegressionGate
+from safety_gates.gates.regression import FIGURES, RIVALS, RegressionGate
 from safety_gates.report.svg import FIRST, INK, LIMIT, Plot, drawing, plot_of
 
 LEDE = "What the engine loses against the float model and the last release, each on the same frames."
@@ -16,11 +16,11 @@ def draw(evidence: KeptEvidence, limits: Mapping[str, float]) -> tuple[Plot, ...
     """One line a comparison: the loss, its interval, and the limit on it."""
     task = evidence.evidence.values["task"]
     names = [f"{name}_loss_to_{rival}" for name, figure in FIGURES.items() if figure.task == task for rival in RIVALS]
-    measured = NonRegressionGate().read(evidence, names)
+    measured = RegressionGate().read(evidence, names)
     shown = [name for name in names if measured[name].got is not None and measured[name].samples]
     if not shown:
         return ()
-    with drawing("non-regression", height_in=1.3 + 0.45 * len(shown)) as (axes, canvas):
+    with drawing("regression", height_in=1.3 + 0.45 * len(shown)) as (axes, canvas):
         for row, name in enumerate(shown):
             got, interval = measured[name].got, measured[name].interval
             axes.plot([got or 0.0], [row], "o", color=FIRST)

@@ -60,7 +60,7 @@ QUANTITIES: Mapping[str, Quantity] = {
 }
 
 
-class NonRegressionGate:
+class RegressionGate:
     """See `safety_gates.gates.gate.Gate`."""
 
     quantities = QUANTITIES
@@ -78,7 +78,7 @@ class NonRegressionGate:
             return Unmeasured("; ".join(ABSENT.values()))
         settings: dict[str, JsonValue] = {f"accuracy of {name}": each.sha256 for name, each in found.items()}
         settings["first_release"] = case.first_release
-        wanted = trial.conditions("non_regression", looks_at=("recording", "labels", "reference"), settings=settings)
+        wanted = trial.conditions("regression", looks_at=("recording", "labels", "reference"), settings=settings)
         same: list[JsonValue] = [
             name for name, rival in rivals.items() if rival is not None and says_the_same(case.package, rival)
         ]
