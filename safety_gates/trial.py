@@ -318,6 +318,11 @@ class Trial:
         return Observation(len(known), {"task": package.spec.task}, log.to_arrays(package.spec.task))
 
 
+def recording_of(frame: FrameKey) -> str:
+    """The number of the timing recording that a frame of `Trial.sequence_log` belongs to."""
+    return frame.camera_id.partition("/")[0]
+
+
 def _undecoded(recording: Path) -> FrameSource:
     """A source that decodes a frame only when it is asked for it."""
     kind, path = kind_and_path(recording)

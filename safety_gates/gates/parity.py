@@ -23,6 +23,7 @@ from safety_gates.trial import Observation, Trial
 from safety_gates.verdict import Measured
 
 OVERLAP = 0.5
+SAME = "engine and ModelSpec are the same, byte for byte"
 COUNTS = ("agreed", "missed", "ghosts", "equal", "pixels")
 SUMS = {"score_difference": "score_difference_sum", "box_difference": "box_difference_sum"}
 QUANTITIES: Mapping[str, Quantity] = {
@@ -110,6 +111,11 @@ def reported(package: EnginePackage, results: Sequence[Result]) -> list[Detectio
     return [result.at_least(threshold) for result in results if isinstance(result, Detections)]
 
 
+def says_the_same(package: EnginePackage, rival: EnginePackage) -> bool:
+    """Whether two packages hold the same engine, fed and read the same way: no frame can tell them apart."""
+    return (package.engine_sha256, package.spec) == (rival.engine_sha256, rival.spec)
+
+
 def differences(evidence: KeptEvidence) -> NDArray[np.float64]:
     """(F,) how much the two models differ in each frame: objects that only one reports, or the share of pixels."""
     arrays = {name: np.asarray(array, np.float64) for name, array in evidence.arrays.items()}
@@ -126,7 +132,8 @@ def _observe(trial: Trial, reference: EnginePackage) -> Observation:
         arrays = _compare_maps(logs[0].results, logs[1].results)
     else:
         arrays = _compare_detections(reported(reference, logs[0].results), reported(package, logs[1].results))
-    return Observation(len(logs[0].frames), {"task": task}, arrays)
+    same = says_the_same(package, reference)
+    return Observation(len(logs[0].frames), {"task": task, "same": same}, arrays)
 
 
 def _compare_detections(
@@ -189,6 +196,9 @@ def _difference(evidence: KeptEvidence, sums: str) -> Measured:
     if objects == 0:
         note = "the two models report no object in common"
         return Measured(None, 0, "objects", note=note, evidence=evidence.sha256)
+
+    if evidence.evidence.values["same"]:
+        return Measured(0.0, objects, "objects", note=SAME, evidence=evidence.sha256)
 
     def mean(draws: NDArray[np.int64]) -> NDArray[np.float64]:
         drawn = int(draws @ count)

@@ -25,13 +25,13 @@ from perception.package import EnginePackage
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.accuracy import accuracy_of, groups_in
 from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.gates.parity import SAME, says_the_same
 from safety_gates.statistics import LEAST_FRAMES, bootstrap_intervals
 from safety_gates.trial import Observation, Trial
 from safety_gates.verdict import Measured
 
 RIVALS = {"reference": "the float model", "release": "the last release"}
 FIRST_RELEASE = "nothing was released before: said with --first-release"
-SAME = "engine and ModelSpec are the same, byte for byte"
 ABSENT = {
     "reference": "there is no float model to compare with; give it with --reference FLOAT_PACKAGE",
     "release": "the last release was not given; give it with --last-release PACKAGE, or say --first-release",
@@ -88,11 +88,6 @@ class RegressionGate:
     def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
         """Losses with their paired intervals."""
         return {name: _read(evidence, *name.split("_loss_to_")) for name in wanted}
-
-
-def says_the_same(package: EnginePackage, rival: EnginePackage) -> bool:
-    """Whether two packages hold the same engine, fed and read the same way: no frame can tell them apart."""
-    return (package.engine_sha256, package.spec) == (rival.engine_sha256, rival.spec)
 
 
 def _observe(trial: Trial, packages: Mapping[str, EnginePackage], same: list[JsonValue]) -> Observation:

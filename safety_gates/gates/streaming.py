@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ from safety_gates.gates.latency import LatencyGate
 from safety_gates.gates.regression import figure_of
 from safety_gates.result_log import FrameKey
 from safety_gates.statistics import LEAST_FRAMES, Interval, bootstrap_intervals
-from safety_gates.trial import TIMING_ALONE, UNTIMED, Observation, Trial
+from safety_gates.trial import TIMING_ALONE, UNTIMED, Observation, Trial, recording_of
 from safety_gates.verdict import Measured
 
 OFFLINE, STREAMED = "offline", "streamed"
@@ -128,13 +129,14 @@ def _played(trial: Trial) -> str | None:
 
 def _observe(trial: Trial, latency: KeptEvidence) -> Observation:
     spec, scene = trial.case.package.spec, _scene_of(trial)
-    newest = newest_finished(scene.frames, durations_of(latency))
+    newest = _newest(scene.streams, durations_of(latency))
     asked = [i for i in range(len(newest)) if newest[i] >= 0 and scene.truths[i] is not None]
     if not any(_holds_something(scene.truths[i]) for i in asked):
         nothing = {"task": spec.task, "timing_note": "nothing is there that could move", "timed": False}
         return Observation(len(asked), nothing, {"age_ns": np.zeros(0, np.int64)})
     sides = {OFFLINE: [scene.results[i] for i in asked], STREAMED: [scene.results[newest[i]] for i in asked]}
-    ages_ns = [scene.frames[i].captured_ns - scene.frames[newest[i]].captured_ns for i in asked]
+    captured_ns = [frame.captured_ns for stream in scene.streams for frame in stream]
+    ages_ns = [captured_ns[i] - captured_ns[newest[i]] for i in asked]
     arrays: dict[str, NDArray[np.generic]] = {"age_ns": np.array(ages_ns, np.int64)}
     truths = [scene.truths[i] for i in asked]
     for side, results in sides.items():
@@ -152,9 +154,9 @@ def _observe(trial: Trial, latency: KeptEvidence) -> Observation:
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """Frames, what the engine says of each, and what is there."""
+    """Frames, what the engine says of each, and what is there; each stream has a clock of its own."""
 
-    frames: Sequence[FrameKey]
+    streams: Sequence[Sequence[FrameKey]]
     results: Sequence[Result]
     truths: Sequence[LabelledFrame | LabelledMask | None]
     class_map: ClassMap
@@ -175,11 +177,25 @@ def _scene_of(trial: Trial) -> _Scene:
     package = trial.case.package
     if _played(trial) == LABELS and trial.truth is not None:
         log = trial.result_log(package)
-        return _Scene(log.frames, log.results, trial.truth.of_all(log.frames), trial.truth.class_map)
+        return _Scene([log.frames], log.results, trial.truth.of_all(log.frames), trial.truth.class_map)
     log = trial.sequence_log(package)
     threshold = package.spec.decoding.score_threshold
     truths = [_own(result, package.spec.classes, threshold) for result in log.results]
-    return _Scene(log.frames, log.results, truths, ClassMap.identity(package.spec.classes))
+    streams = (
+        [list(frames) for _, frames in groupby(log.frames, key=recording_of)] if trial.case.timing else [log.frames]
+    )
+    return _Scene(streams, log.results, truths, ClassMap.identity(package.spec.classes))
+
+
+def _newest(streams: Sequence[Sequence[FrameKey]], durations_ns: Ints) -> Ints:
+    """`newest_finished` of each stream by itself, numbered through all of them."""
+    found: list[Ints] = []
+    first = 0
+    for stream in streams:
+        newest = newest_finished(stream, durations_ns)
+        found.append(np.where(newest < 0, -1, newest + first))
+        first += len(stream)
+    return np.concatenate(found)
 
 
 def _holds_something(truth: LabelledFrame | LabelledMask | None) -> bool:

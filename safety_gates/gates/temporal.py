@@ -27,7 +27,7 @@ from perception.package import EnginePackage
 from perception.results import Detections, Result, SegmentationMap
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
-from safety_gates.gates.regression import SAME, says_the_same
+from safety_gates.gates.parity import SAME, says_the_same
 from safety_gates.result_log import FrameKey
 from safety_gates.statistics import bootstrap_intervals, clustered_proportion_interval
 from safety_gates.tracks import follow

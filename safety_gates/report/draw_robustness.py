@@ -22,7 +22,7 @@ def draw(evidence: KeptEvidence, _: Mapping[str, float]) -> tuple[Plot, ...]:
         for row in range(len(CORRUPTIONS)):
             for column in range(len(SEVERITIES)):
                 drop = drops[row, column]
-                shade = float(np.clip(drop, 0, 1)) * 0.85
+                shade = 0.85 * float(np.nan_to_num(np.clip(drop, 0, 1)))
                 axes.add_patch(Rectangle((column, row), 1, 1, facecolor=FIRST, alpha=shade, linewidth=0))
                 words = "–" if np.isnan(drop) else f"{100 * drop:.0f} %"
                 axes.text(column + 0.5, row + 0.5, words, ha="center", va="center", color=INK, fontsize=9)
