@@ -30,11 +30,20 @@ from perception.package import EnginePackage
 from perception.results import Result
 from safety_gates.evidence import ArrayMap, KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
-from safety_gates.statistics import CONFIDENCE, LEAST_FRAMES, Interval, bootstrap_intervals, simultaneous_confidence
+from safety_gates.result_log import FrameKey
+from safety_gates.statistics import (
+    CONFIDENCE,
+    LEAST_FRAMES,
+    Interval,
+    bootstrap_draws,
+    bootstrap_intervals,
+    intervals_of_shares,
+    simultaneous_confidence,
+)
 from safety_gates.trial import Observation, Trial
 from safety_gates.truth import Truth
 from safety_gates.verdict import Measured
-from safety_gates.worst import Part, bounded, worst_of
+from safety_gates.worst import MOST_NAMED, Part, bounded, worst_of
 
 QUANTITIES: Mapping[str, Quantity] = {
     "ap50": Quantity("ratio", "at_least", "detection", "average precision at overlap 0.5, mean over the classes"),
@@ -45,6 +54,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "vulnerable_recall": Quantity(
         "ratio", "at_least", "detection", "share of people without a car around them found at a fixed rate of ghosts"
     ),
+    "repeated_frames": Quantity("count", "at_most", None, "labelled frames that are copies of another one"),
     "miou": Quantity("ratio", "at_least", "segmentation", "overlap (IoU) of masks and truth, mean over the classes"),
     "worst_class_iou": Quantity("ratio", "at_least", "segmentation", "overlap (IoU) of masks and truth, worst class"),
 }
@@ -146,14 +156,29 @@ def matched(
 def _observe(trial: Trial, truth: Truth, package: EnginePackage) -> Observation:
     log = trial.result_log(package)
     matches = matched(log.results, truth.of_all(log.frames), truth.class_map, package.spec)
-    vulnerable: list[JsonValue] = [*truth.class_map.vulnerable_groups()]
-    values = {"task": package.spec.task, "groups": [*matches.groups], "vulnerable": vulnerable}
+    values: dict[str, JsonValue] = {
+        "task": package.spec.task,
+        "groups": [*matches.groups],
+        "vulnerable": [*truth.class_map.vulnerable_groups()],
+        "repeated": [*_repeated(log.frames)],
+    }
     return Observation(matches.frames, values, arrays_of(matches.groups))
 
 
+def _repeated(frames: Sequence[FrameKey]) -> list[str]:
+    """Names of frames whose picture stood in the recording before: a copy counts one scene twice."""
+    first: dict[str, FrameKey] = {}
+    for frame in frames:
+        first.setdefault(frame.glimpse, frame)
+    return [f"{frame.camera_id}/{frame.name}" for frame in frames if first[frame.glimpse] is not frame]
+
+
 def _read_ap50(evidence: KeptEvidence) -> Measured:
-    matches = detection_matches(evidence)
-    return _over_objects(evidence, matches, lambda draws: matches.ap50(draws))
+    matches, frames = detection_matches(evidence), evidence.evidence.samples
+    drawn = matches.ap50_of_draws(bootstrap_draws(frames))
+    objects = sum(int(group.labelled.sum()) for group in matches.groups.values())
+    (interval,) = intervals_of_shares(drawn[:, None], frames)
+    return Measured(matches.ap50(), objects, "objects", interval, remedy=_remedy(frames), evidence=evidence.sha256)
 
 
 def _read_ap50_95(evidence: KeptEvidence) -> Measured:
@@ -164,6 +189,12 @@ def _read_ap50_95(evidence: KeptEvidence) -> Measured:
 def _read_miou(evidence: KeptEvidence) -> Measured:
     matches = mask_matches(evidence)
     return _measured(evidence, matches.frames, "frames", lambda draws: matches.accuracy(draws).miou)
+
+
+def _read_repeated(evidence: KeptEvidence) -> Measured:
+    copies = _strings(evidence.evidence.values["repeated"])
+    note = f"copies: {', '.join(copies[:MOST_NAMED])}" + " …" * (len(copies) > MOST_NAMED) if copies else ""
+    return Measured(float(len(copies)), evidence.evidence.samples, "frames", note=note, evidence=evidence.sha256)
 
 
 def _read_worst_ap50(evidence: KeptEvidence) -> Measured:
@@ -224,8 +255,11 @@ def _over_objects(
 def _measured(evidence: KeptEvidence, samples: int, sampled: str, figure: Callable[[Draws | None], float]) -> Measured:
     frames = evidence.evidence.samples
     (interval,) = bootstrap_intervals(lambda draws: _array([figure(draws)]), frames)
-    remedy = f"label at least {LEAST_FRAMES} frames" if frames < LEAST_FRAMES else ""
-    return Measured(figure(None), samples, sampled, interval, remedy=remedy, evidence=evidence.sha256)
+    return Measured(figure(None), samples, sampled, interval, remedy=_remedy(frames), evidence=evidence.sha256)
+
+
+def _remedy(frames: int) -> str:
+    return f"label at least {LEAST_FRAMES} frames" if frames < LEAST_FRAMES else ""
 
 
 def arrays_of(groups: Mapping[str, Any], prefix: str = "") -> dict[str, NDArray[np.generic]]:
@@ -263,6 +297,7 @@ _READERS: Mapping[str, Callable[[KeptEvidence], Measured]] = {
     "ap50_95": _read_ap50_95,
     "worst_class_ap50": _read_worst_ap50,
     "vulnerable_recall": _read_vulnerable_recall,
+    "repeated_frames": _read_repeated,
     "miou": _read_miou,
     "worst_class_iou": _read_worst_iou,
 }

@@ -26,7 +26,7 @@ from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.accuracy import accuracy_of, groups_in
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.parity import SAME, says_the_same
-from safety_gates.statistics import LEAST_FRAMES, bootstrap_intervals
+from safety_gates.statistics import LEAST_FRAMES, bootstrap_draws, intervals_of_shares
 from safety_gates.trial import Observation, Trial
 from safety_gates.verdict import Measured
 
@@ -108,24 +108,43 @@ def _read(evidence: KeptEvidence, figure: str, rival: str) -> Measured:
     frames = evidence.evidence.samples
     if rival in _strings(values["same"]):
         return Measured(0.0, frames, "frames", note=SAME, evidence=evidence.sha256)
-    ours, theirs = (figure_of(evidence, side, figure) for side in ("engine", rival))
-    (interval,) = bootstrap_intervals(lambda draws: np.array([theirs(draws) - ours(draws)]), frames, lowest=-1.0)
-    note = f"{FIGURES[figure].words} {theirs(None):.3f} → {ours(None):.3f}"
+    ours, theirs = (side_of(evidence, side, figure) for side in ("engine", rival))
+    draws = bootstrap_draws(frames)
+    drawn = theirs.drawn(draws) - ours.drawn(draws)
+    (interval,) = intervals_of_shares(drawn[:, None], frames, lowest=-1.0)
+    note = f"{FIGURES[figure].words} {theirs.got:.3f} → {ours.got:.3f}"
     remedy = f"label at least {LEAST_FRAMES} frames" if frames < LEAST_FRAMES else ""
-    got = theirs(None) - ours(None)
-    return Measured(got, frames, "frames", interval, note=note, remedy=remedy, evidence=evidence.sha256)
+    return Measured(
+        theirs.got - ours.got, frames, "frames", interval, note=note, remedy=remedy, evidence=evidence.sha256
+    )
 
 
-def figure_of(evidence: KeptEvidence, side: str, figure: str) -> Callable[[Draws | None], float]:
-    """A figure of one side over all frames (None) or over frames drawn; NaN where nothing is labelled."""
-    chosen, frames = FIGURES[figure], evidence.evidence.samples
-    names, prefix = _strings(evidence.evidence.values["groups"]), f"{side}_"
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One figure of one side of a comparison."""
+
     matches: DetectionMatches | MaskMatches
-    if chosen.task == "detection":
-        matches = DetectionMatches(groups_in(evidence.arrays, names, GroupMatches, prefix), frames)
-    else:
-        matches = MaskMatches(groups_in(evidence.arrays, names, GroupPixels, prefix), frames)
-    return lambda draws: chosen.of(matches, draws)
+    figure: str
+
+    @property
+    def got(self) -> float:
+        """Over all frames."""
+        return FIGURES[self.figure].of(self.matches, None)
+
+    def drawn(self, draws: Draws) -> NDArray[np.float64]:
+        """(R,) over each of (R, F) draws of frames; NaN where nothing is labelled in them."""
+        if self.figure == "ap50" and isinstance(self.matches, DetectionMatches):
+            return self.matches.ap50_of_draws(draws)
+        return np.array([FIGURES[self.figure].of(self.matches, draw) for draw in draws])
+
+
+def side_of(evidence: KeptEvidence, side: str, figure: str) -> Side:
+    """A figure of the matches that were kept under the name of a side."""
+    frames, prefix = evidence.evidence.samples, f"{side}_"
+    names = _strings(evidence.evidence.values["groups"])
+    if FIGURES[figure].task == "detection":
+        return Side(DetectionMatches(groups_in(evidence.arrays, names, GroupMatches, prefix), frames), figure)
+    return Side(MaskMatches(groups_in(evidence.arrays, names, GroupPixels, prefix), frames), figure)
 
 
 def _strings(value: JsonValue) -> list[str]:

@@ -30,7 +30,7 @@ from perception.package import EnginePackage
 from perception.results import Detections
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
-from safety_gates.gates.parity import overlaps
+from safety_gates.gates.parity import SAME, overlaps, says_the_same
 from safety_gates.object_slices import Situated, groups_asked_for, order_of, slices_of
 from safety_gates.statistics import clustered_proportion_interval, paired_loss_interval, simultaneous_confidence
 from safety_gates.trial import Observation, Trial
@@ -143,7 +143,8 @@ def _observe(trial: Trial, truth: Truth) -> Observation:
                 counts[name][:, position] += row
     names = sorted(counts, key=order_of)
     table = np.array([counts[name] for name in names], np.int64).reshape(-1, 4, len(ours))
-    return Observation(len(ours), {"slices": [*names]}, {"counts": table})
+    same = case.reference is not None and says_the_same(case.package, case.reference)
+    return Observation(len(ours), {"slices": [*names], "same": same}, {"counts": table})
 
 
 def _found(trial: Trial, package: EnginePackage, truth: Truth) -> list[list[tuple[Situated, bool]]]:
@@ -173,6 +174,8 @@ def _worst(evidence: KeptEvidence, quantity: str) -> Measured:
     if quantity == "worst_loss" and evidence.evidence.conditions.reference is None:
         note = "there is no float model to compare with; give it with --reference FLOAT_PACKAGE"
         return Measured(None, 0, "objects", note=note, evidence=evidence.sha256)
+    if quantity == "worst_loss" and evidence.evidence.values["same"]:
+        return Measured(0.0, evidence.evidence.samples, "frames", note=SAME, evidence=evidence.sha256)
     least = float(str(evidence.evidence.conditions.settings["least_objects"]))
     parts = slice_parts(evidence, quantity)
     comparison = QUANTITIES[quantity].comparison

@@ -36,9 +36,9 @@ from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.accuracy import arrays_of, matched
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.latency import LatencyGate
-from safety_gates.gates.regression import figure_of
+from safety_gates.gates.regression import side_of
 from safety_gates.result_log import FrameKey
-from safety_gates.statistics import LEAST_FRAMES, Interval, bootstrap_intervals
+from safety_gates.statistics import LEAST_FRAMES, Interval, bootstrap_draws, intervals_of_shares
 from safety_gates.trial import TIMING_ALONE, UNTIMED, Observation, Trial, recording_of
 from safety_gates.verdict import Measured
 
@@ -217,16 +217,15 @@ def _read(evidence: KeptEvidence, name: str) -> Measured:
     if not values["timed"]:
         return Measured(None, frames, "frames", note=note, evidence=evidence.sha256)
     figure, loss = name.removesuffix("_loss"), name.endswith("_loss")
-    streamed, offline = (figure_of(evidence, side, figure) for side in (STREAMED, OFFLINE))
-
-    def asked(draws: Ints | None) -> float:
-        return offline(draws) - streamed(draws) if loss else streamed(draws)
-
-    (interval,) = bootstrap_intervals(lambda draws: np.array([asked(draws)]), frames, lowest=-1.0 if loss else 0.0)
-    beside = f"offline {offline(None):.3f}, streaming {streamed(None):.3f}, results {_age_ms(evidence):.0f} ms old"
+    streamed, offline = (side_of(evidence, side, figure) for side in (STREAMED, OFFLINE))
+    draws = bootstrap_draws(frames)
+    drawn = offline.drawn(draws) - streamed.drawn(draws) if loss else streamed.drawn(draws)
+    (interval,) = intervals_of_shares(drawn[:, None], frames, lowest=-1.0 if loss else 0.0)
+    got = offline.got - streamed.got if loss else streamed.got
+    beside = f"offline {offline.got:.3f}, streaming {streamed.got:.3f}, results {_age_ms(evidence):.0f} ms old"
     remedy = f"label at least {LEAST_FRAMES} frames" if frames < LEAST_FRAMES else ""
     words = "; ".join(filter(None, (beside, note)))
-    measured = Measured(asked(None), frames, "frames", interval, note=words, remedy=remedy, evidence=evidence.sha256)
+    measured = Measured(got, frames, "frames", interval, note=words, remedy=remedy, evidence=evidence.sha256)
     return _can_only_pass(measured, loss=loss) if values["only_slower"] else measured
 
 
