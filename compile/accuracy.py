@@ -65,6 +65,16 @@ class DetectionMatches:
         """`accuracy(draws).ap50` for a tenth of the work."""
         return _mean([group.average_precision(draws, ious=1)[0] for group in self.groups.values()])
 
+    def ap50_of_draws(self, draws: Counts) -> NDArray[np.float64]:
+        """(R,) `ap50` of each of (R, F) draws; NaN where none of them labels anything."""
+        columns = np.stack([group.ap50_of_draws(draws) for group in self.groups.values() if group.labelled.any()])
+        known = ~np.isnan(columns)
+        count = known.sum(axis=0)
+        figures: NDArray[np.float64] = np.divide(
+            np.where(known, columns, 0.0).sum(axis=0), count, out=np.full(len(draws), np.nan), where=count > 0
+        )
+        return figures
+
     def accuracy(self, draws: Counts | None = None) -> DetectionAccuracy:
         """The figures, each frame counted once or as often as `draws`, (F,), says."""
         groups = {name: _group_accuracy(group, draws) for name, group in self.groups.items()}

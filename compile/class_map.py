@@ -6,6 +6,7 @@ A YAML file::
     groups:
       vehicles: {model: [car, bus, truck], labels: [Car, Van], ignored: [Truck, DontCare]}
     minimum_height_px: 25
+    vulnerable: [persons]
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from compile.labels import LabelledObject
 from hw_profiles.yaml_files import Refusal, model_from_yaml
 from perception.errors import LabelError
+
+_PEOPLE = ("person", "persons", "people", "pedestrian", "pedestrians", "person_sitting", "child", "wheelchair")
+_RIDERS = ("cyclist", "cyclists", "bicyclist", "rider", "riders", "motorcyclist", "scooter")
+VULNERABLE_WORDS = frozenset(_PEOPLE + _RIDERS)
+"""Names of road users without a car around them, in the data sets of the field: COCO, KITTI, Cityscapes, nuScenes."""
 
 _REFUSAL = Refusal(LabelError, "docs/model_spec.md")
 UNLABELLED, UNLABELLED_VALUE = "unlabelled", 255
@@ -55,6 +61,8 @@ class ClassMap(_Strict):
         groups: name → classes.
         minimum_height_px: labelled boxes lower than this are ignored, detections lower than this are left out.
         maximum_occlusion: labelled objects of which a larger share is hidden are ignored, 0..1.
+        vulnerable: groups of road users without a car around them; None takes those whose name, or all of whose label
+            classes, are among `VULNERABLE_WORDS`.
         mask_values: what a pixel value of a mask is called; needed for masks alone.
     """
 
@@ -62,7 +70,14 @@ class ClassMap(_Strict):
     groups: dict[str, ClassGroup] = Field(min_length=1)
     minimum_height_px: float = Field(default=0, ge=0)
     maximum_occlusion: float = Field(default=1, ge=0, le=1)
+    vulnerable: tuple[str, ...] | None = None
     mask_values: dict[Annotated[int, Field(ge=0, le=255)], str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _vulnerable_are_groups(self) -> ClassMap:
+        if unknown := sorted(set(self.vulnerable or ()) - set(self.groups)):
+            raise ValueError(f"vulnerable: {unknown[0]} is no group, expected some of {', '.join(self.groups)}")
+        return self
 
     @classmethod
     def load(cls, path: Path) -> ClassMap:
@@ -83,6 +98,16 @@ class ClassMap(_Strict):
         return cls(
             groups={name: ClassGroup(model=(name,), labels=(name,), ignored=(UNLABELLED,)) for name in classes},
             mask_values={**dict(enumerate(classes)), UNLABELLED_VALUE: UNLABELLED},
+        )
+
+    def vulnerable_groups(self) -> tuple[str, ...]:
+        """The groups of vulnerable road users, as the map says or by their names."""
+        if self.vulnerable is not None:
+            return self.vulnerable
+        return tuple(
+            name
+            for name, group in self.groups.items()
+            if name.lower() in VULNERABLE_WORDS or all(label.lower() in VULNERABLE_WORDS for label in group.labels)
         )
 
     def asks_for(self, labelled: LabelledObject) -> bool:

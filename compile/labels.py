@@ -17,6 +17,7 @@ from hw_profiles.yaml_files import complaints_of
 from perception.errors import LabelError
 
 DRIVE_FILE = "labels.jsonl"
+KITTI_OCCLUSION = {0: "visible", 1: "partly", 2: "largely", 3: "unknown"}
 BoxPx = tuple[float, float, float, float]
 
 
@@ -31,6 +32,7 @@ class LabelledObject:
         occlusion: share hidden behind something, 0..1; None where the labels do not say.
         distance_m: from the camera, in metres over the ground; None where the labels do not say.
         track_id: the same object in other frames of the recording; None where the labels do not say.
+        hidden: the same where the labels tell a level and no share: "visible", "partly", "largely" or "unknown".
         ignore: a region where nothing can be said: finding something there is neither right nor wrong.
     """
 
@@ -40,6 +42,7 @@ class LabelledObject:
     occlusion: float | None = None
     distance_m: float | None = None
     track_id: int | None = None
+    hidden: str | None = None
     ignore: bool = False
 
 
@@ -227,6 +230,7 @@ def _kitti_object(fields: Sequence[str], where: str) -> LabelledObject:
         truncation=truncated if truncated >= 0 else None,
         occlusion=0.0 if occluded == 0 else None,  # KITTI tells levels, not shares; level 0 is "fully visible"
         distance_m=None if ignore else math.hypot(x_m, z_m),
+        hidden=KITTI_OCCLUSION.get(occluded),
         ignore=ignore,
     )
     _require_boxes((labelled,), where)

@@ -58,6 +58,7 @@ def judge(trial: Trial, policy: Policy) -> Judgement:
     """
     package = trial.case.package
     requirements = policy.requirements(package.profile, package.spec.task)
+    trial.settings = policy.measuring
     exhibits = {name: open_gate(name).measure(trial) for name in _gates_of(requirements)}
     return Judgement(
         case=trial.case,

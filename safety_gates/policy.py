@@ -14,8 +14,10 @@ A policy is YAML::
         why: a result after the deadline is used for a scene that has moved on
         source: hardware profile of the package
         owner: perception
+    measuring:                         # optional: how gates measure, where they leave a choice
+      robustness: {pictures: 32}
 
-`docs/gates.md` lists every gate with its quantities and units.
+`docs/gates.md` lists every gate with its quantities, units and settings.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from hw_profiles.profile import Profile
 from hw_profiles.yaml_files import Refusal, model_from_fields, model_from_yaml
 from perception.errors import PolicyError
 from safety_gates.gates.gate import Comparison, Quantity
-from safety_gates.gates.table import GATES, quantities_of
+from safety_gates.gates.table import GATES, quantities_of, settings_of
 
 DEFAULT_POLICY = "default"
 REFUSAL = Refusal(PolicyError, "docs/gates.md")
@@ -102,6 +104,7 @@ class Policy(_Strict):
     format: Literal["tollgate-policy/1"] = "tollgate-policy/1"
     name: str = Field(min_length=1)
     limits: tuple[Limit, ...]
+    measuring: dict[str, dict[str, Annotated[float, Field(strict=True, gt=0)]]] = Field(default_factory=dict)
 
     @classmethod
     def from_yaml(cls, content: str, *, where: str) -> Policy:
@@ -125,7 +128,7 @@ class Policy(_Strict):
         """This policy, if every limit can be judged.
 
         Raises:
-            PolicyError: no limit, unknown gate or quantity, wrong unit or direction, claim named twice.
+            PolicyError: no limit, unknown gate, quantity or setting, wrong unit or direction, claim named twice.
         """
         if not self.limits:
             raise PolicyError(
@@ -133,6 +136,8 @@ class Policy(_Strict):
             )
         for limit in self.limits:
             _check(limit, where)
+        for gate, settings in self.measuring.items():
+            _check_settings(gate, settings, where)
         _refuse_repeated(self, where)
         return self
 
@@ -186,6 +191,19 @@ def _check(limit: Limit, where: str) -> None:
         _check_reference(limit, limit.limit, place)
     elif not math.isfinite(limit.limit):
         raise PolicyError(f"{place}: got limit {limit.limit}, expected a finite number of {limit.unit}")
+
+
+def _check_settings(gate: str, settings: Mapping[str, float], where: str) -> None:
+    if gate not in GATES:
+        raise PolicyError(f"{where}: measuring: gate {gate!r} is unknown, expected one of {', '.join(GATES)}")
+    known = settings_of(gate)
+    if unknown := sorted(set(settings) - set(known)):
+        raise PolicyError(
+            f"{where}: measuring: gate {gate} has no setting {unknown[0]!r}, "
+            f"expected {'one of ' + ', '.join(known) if known else 'none'}"
+        )
+    if endless := [name for name, value in settings.items() if not math.isfinite(value)]:
+        raise PolicyError(f"{where}: {gate}.{endless[0]} is {settings[endless[0]]}, expected a finite number")
 
 
 def _check_reference(limit: Limit, reference: str, place: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,18 +16,32 @@ from perception.results import Detections, Result, SegmentationMap
 
 @dataclass(frozen=True, slots=True)
 class FrameKey:
-    """Which frame of the recording it was, and how large."""
+    """Which frame of the recording it was.
+
+    Attributes:
+        camera_id: as `Frame` has it, and so the next ones.
+        frame_id: see there.
+        name: see there.
+        width_px: of the picture.
+        height_px: of the picture.
+        captured_ns: nanoseconds of the recording's clock.
+        glimpse: digest of every fourth pixel of every fourth row; equal for copies of one picture.
+    """
 
     camera_id: str
     frame_id: int
     name: str
     width_px: int
     height_px: int
+    captured_ns: int = 0
+    glimpse: str = ""
 
     @classmethod
     def of(cls, frame: Frame) -> FrameKey:
         """The key of a frame."""
-        return cls(frame.camera_id, frame.frame_id, frame.name, frame.width_px, frame.height_px)
+        glimpse = hashlib.blake2b(frame.pixels[::4, ::4].tobytes(), digest_size=8).hexdigest()
+        size = (frame.width_px, frame.height_px)
+        return cls(frame.camera_id, frame.frame_id, frame.name, *size, frame.captured_ns, glimpse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +59,19 @@ class ResultLog:
             "frame_id": np.array([frame.frame_id for frame in self.frames], dtype=np.int64),
             "frame_name": np.array([frame.name for frame in self.frames], dtype=np.str_),
             "frame_size_px": np.array([(f.width_px, f.height_px) for f in self.frames], dtype=np.int64).reshape(-1, 2),
+            "frame_captured_ns": np.array([frame.captured_ns for frame in self.frames], dtype=np.int64),
+            "frame_glimpse": np.array([frame.glimpse for frame in self.frames], dtype=np.str_),
             **results,
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], task: str) -> ResultLog:
         """Read what `to_arrays` gave."""
-        columns = (arrays[name].tolist() for name in ("frame_camera", "frame_id", "frame_name", "frame_size_px"))
+        names = ("frame_camera", "frame_id", "frame_name", "frame_captured_ns", "frame_glimpse", "frame_size_px")
+        columns = (arrays[name].tolist() for name in names)
         frames = tuple(
-            FrameKey(camera, number, name, *size) for camera, number, name, size in zip(*columns, strict=True)
+            FrameKey(camera, number, name, width_px, height_px, captured_ns, glimpse)
+            for camera, number, name, captured_ns, glimpse, (width_px, height_px) in zip(*columns, strict=True)
         )
         results = _detections_of(arrays, len(frames)) if task == "detection" else _maps_of(arrays, frames)
         return cls(frames, results)

@@ -16,6 +16,7 @@ from scipy.stats import beta, binom, t  # type: ignore[import-untyped]
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
+LEAST_IN_TAIL = 5  # draws beyond each end of an interval, or the end is noise
 SEED = 20240229
 LEAST_FRAMES = 30
 
@@ -106,12 +107,44 @@ def clustered_proportion_interval(
     return proportion_interval(share * kept, kept, confidence)
 
 
+def simultaneous_confidence(intervals: int, confidence: float = CONFIDENCE) -> float:
+    """The confidence each of several intervals needs so that all of them hold the truth at once with `confidence`.
+
+    Source: Dunn 1961, "Multiple comparisons among means", JASA 56 (Bonferroni's inequality): whatever they depend on.
+    """
+    return 1 - (1 - confidence) / max(1, intervals)
+
+
+def paired_loss_interval(
+    lost: NDArray[np.int64], won: NDArray[np.int64], trials: NDArray[np.int64], confidence: float = CONFIDENCE
+) -> Interval:
+    """Interval of how much smaller a share became between two methods tried on the same things, in clusters.
+
+    The share lost less the share won, each bounded by `clustered_proportion_interval` at half the error: a method that
+    lost nothing on few things may still lose something. Wider than an interval for independent pairs; never open.
+
+    Args:
+        lost: (F,) things on which the first method succeeds and the second fails, in each cluster.
+        won: (F,) the other way round.
+        trials: (F,) things in each cluster.
+        confidence: share of intervals that hold the truth.
+
+    Source: the difference of marginals in McNemar 1947, "Note on the sampling error of the difference between
+    correlated proportions", Psychometrika 12; joined by Bonferroni's inequality.
+    """
+    each = simultaneous_confidence(2, confidence)
+    losses = clustered_proportion_interval(lost, trials, each)
+    wins = clustered_proportion_interval(won, trials, each)
+    return Interval(losses.low - wins.high, losses.high - wins.low, confidence)
+
+
 def bootstrap_intervals(
     statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
     frames: int,
     confidence: float = CONFIDENCE,
     *,
     seed: int = SEED,
+    lowest: float = 0.0,
 ) -> tuple[Interval, ...]:
     """Percentile bootstrap of shares over frames: a frame is drawn whole, since its objects belong together.
 
@@ -121,30 +154,57 @@ def bootstrap_intervals(
     for the share of flawed frames that could have stayed unseen, by the exact binomial bound.
 
     Args:
-        statistic: takes (F,) how often each frame was drawn, answers (K,) shares in 0..1; NaN among them is left out.
+        statistic: takes (F,) how often each frame was drawn, answers (K,) shares; NaN among them is left out.
+            For a difference between two methods it answers the difference, so that both are drawn on the same frames.
         frames: how many frames there are.
         confidence: share of intervals that hold the truth.
         seed: of the draws; the same seed gives the same intervals.
+        lowest: the least a share can be: 0, or -1 for a difference of two. The most is 1.
 
     Returns:
         K intervals; one that the frames cannot bound is open at both ends.
 
-    Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13; for few samples Hesterberg 2015,
-    "What teachers should know about the bootstrap", The American Statistician 69; for the unseen `proportion_interval`.
+    Source: Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13; paired by frames as in chapter 8;
+    for few samples Hesterberg 2015, "What teachers should know about the bootstrap", The American Statistician 69; for
+    the unseen `proportion_interval`.
     """
+    shares = bootstrap_shares(statistic, frames, confidence, seed=seed)
+    return intervals_of_shares(shares, frames, confidence, lowest=lowest)
+
+
+def bootstrap_shares(
+    statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]],
+    frames: int,
+    confidence: float = CONFIDENCE,
+    *,
+    seed: int = SEED,
+) -> NDArray[np.float64]:
+    """(R, K) the shares of each draw; see `bootstrap_intervals`."""
+    return np.array([statistic(draw) for draw in bootstrap_draws(frames, confidence, seed=seed)])
+
+
+def bootstrap_draws(frames: int, confidence: float = CONFIDENCE, *, seed: int = SEED) -> NDArray[np.int64]:
+    """(R, F) how often each draw took each frame. R grows with the confidence: a tail needs draws that lie in it."""
     generator = np.random.default_rng(seed)
-    draws = (np.bincount(generator.integers(frames, size=frames), minlength=frames) for _ in range(RESAMPLES))
-    shares = np.array([statistic(draw) for draw in draws])
-    return tuple(_central(column[~np.isnan(column)], frames, confidence) for column in shares.T)
+    resamples = max(RESAMPLES, math.ceil(LEAST_IN_TAIL / ((1 - confidence) / 2)))
+    draws = [np.bincount(generator.integers(frames, size=frames), minlength=frames) for _ in range(resamples)]
+    return np.array(draws, np.int64)
 
 
-def _central(shares: NDArray[np.float64], frames: int, confidence: float) -> Interval:
+def intervals_of_shares(
+    shares: NDArray[np.float64], frames: int, confidence: float = CONFIDENCE, *, lowest: float = 0.0
+) -> tuple[Interval, ...]:
+    """The K intervals of (R, K) drawn shares; see `bootstrap_intervals`."""
+    return tuple(_central(column[~np.isnan(column)], frames, confidence, lowest) for column in shares.T)
+
+
+def _central(shares: NDArray[np.float64], frames: int, confidence: float, lowest: float) -> Interval:
     if len(shares) == 0 or frames < LEAST_FRAMES:
         return Interval(-math.inf, math.inf, confidence)
     tail = (1 - confidence) / 2
     low, high = (float(end) for end in np.quantile(shares, [tail, 1 - tail]))
     unseen = 1 - proportion_interval(frames, frames, confidence).low if low == high else 0.0
-    return Interval(max(0.0, low - unseen), min(1.0, high + unseen), confidence)
+    return Interval(max(lowest, low - unseen), min(1.0, high + unseen), confidence)
 
 
 def _effective_trials(successes: NDArray[np.int64], trials: NDArray[np.int64], share: float) -> float:

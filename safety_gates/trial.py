@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
@@ -27,12 +27,16 @@ from perception.sources.table import kind_and_path, open_source, source_class
 from perception.terminal import Step, Terminal
 from safety_gates.conditions import Conditions, DataSet, Subject
 from safety_gates.evidence import ArrayMap, Evidence, KeptEvidence, Shelf
+from safety_gates.gates.table import settings_of
 from safety_gates.result_log import FrameKey, ResultLog
 from safety_gates.truth import Truth, read_truth, require_labelled_frame
 
 Matter = Literal["recording", "timing", "labels", "reference"]
 RECORDING_ALONE: tuple[Matter, ...] = ("recording",)
 TIMING_ALONE: tuple[Matter, ...] = ("timing",)
+UNTIMED = frozenset({"image_folder"})
+"""Kinds of recording whose capture times are made up: what moved between two of their pictures nobody knows."""
+SEQUENCE_FRAMES = 300
 MOVING_FACTS = frozenset({"clock_mhz", "gpu_clock_mhz"})
 
 
@@ -46,6 +50,8 @@ class Case:
         labels: ground truth of the recording; None where there is none.
         class_map: YAML that says which of the model's classes answers to which label; None where the names are equal.
         reference: the float package; None where there is none.
+        last_release: the package that was released before this one; None where there is none, or none was given.
+        first_release: whoever asks says that nothing was released before.
         frames: only the first so many frames of the recording; None for all.
         timing: recordings on all of whose frames latency is measured; none for the frames of `recording`. A few
             labelled pictures cannot carry a 99th percentile, a long drive without labels can.
@@ -57,6 +63,8 @@ class Case:
     labels: Path | None = None
     class_map: Path | None = None
     reference: EnginePackage | None = None
+    last_release: EnginePackage | None = None
+    first_release: bool = False
     frames: int | None = None
     timing: tuple[Path, ...] = ()
     command: str = ""
@@ -80,19 +88,26 @@ class Trial:
         Raises:
             SourceError: the recording is missing or unreadable.
             LabelError: the labels are missing, unreadable, of another recording, or of classes the model lacks.
-            PackageError: the reference is of another model.
+            PackageError: the reference or the last release is of another model, or there is one and there is none.
         """
         self.case = case
         self.shelf = shelf
+        self.settings: Mapping[str, Mapping[str, float]] = {}
         self._terminal = terminal
-        self._results: dict[str, KeptEvidence] = {}
+        self._logs: dict[str, ResultLog] = {}
+        self._obtained: list[KeptEvidence] = []
         self.recording = DataSet.of(_path_of(case.recording), SourceError)
         timing = [DataSet.of(_path_of(path), SourceError) for path in case.timing]
         self.timing = DataSet.together(timing) if timing else self.recording
         self.labels = None if case.labels is None else DataSet.of(case.labels, LabelError)
         self.truth = _truth_of(case)
-        if case.reference is not None:
-            _require_same_model(case.package, case.reference)
+        for other in (case.reference, case.last_release):
+            if other is not None:
+                _require_same_model(case.package, other)
+        if case.first_release and case.last_release is not None:
+            raise PackageError(
+                f"{case.last_release.folder}: is given as the last release of what is said to be the first; say one"
+            )
 
     @cached_property
     def machine(self) -> dict[str, JsonValue]:
@@ -137,7 +152,7 @@ class Trial:
         *,
         unfit: Callable[[KeptEvidence], str | None] = lambda _: None,
     ) -> KeptEvidence:
-        """Evidence bound to `wanted`: from the shelf, or measured now; says which, and why.
+        """Evidence bound to `wanted`: from the shelf, or measured now; says which, and why. In one trial only once.
 
         Args:
             wanted: what it must be bound to.
@@ -148,15 +163,23 @@ class Trial:
             TollgateError: whatever measuring raises.
             OutputError: the shelf cannot be written.
         """
+        if (known := self._obtained_already(wanted)) is not None:
+            return known
         label = f"{wanted.measurement} of {wanted.subject.name}"
         kept, why_not = self.shelf.find(wanted)
         if kept is not None and (flaw := unfit(kept)) is not None:
             kept, why_not = None, flaw
         if kept is not None:
             self._terminal.say(f"{label}: evidence {kept.sha256[:12]} is re-used")
-            return kept
-        self._terminal.say(f"{label}: measuring ({why_not})")
-        return self.measure(wanted, observe)
+        else:
+            self._terminal.say(f"{label}: measuring ({why_not})")
+            kept = self.measure(wanted, observe)
+        self._obtained.append(kept)
+        return kept
+
+    def _obtained_already(self, wanted: Conditions) -> KeptEvidence | None:
+        """What several gates build on is measured, and looked for on the shelf, by the first of them alone."""
+        return next((kept for kept in self._obtained if kept.evidence.conditions == wanted), None)
 
     def measure(self, wanted: Conditions, observe: Callable[[], Observation]) -> KeptEvidence:
         """Evidence measured now.
@@ -179,12 +202,48 @@ class Trial:
         )
         return self.shelf.keep(evidence, observation.arrays)
 
+    def setting(self, gate: str, name: str) -> float:
+        """How a gate measures: as the policy says, else as the gate has it by itself."""
+        return self.settings.get(gate, {}).get(name, settings_of(gate)[name])
+
     def results(self, package: EnginePackage) -> KeptEvidence:
         """What a package says about every frame, detections from `LOWEST_SCORE` on."""
-        if package.sha256 not in self._results:
-            wanted = self.conditions("results", subject=package, settings={"lowest_score": LOWEST_SCORE})
-            self._results[package.sha256] = self.obtain(wanted, lambda: self._observe_results(package))
-        return self._results[package.sha256]
+        wanted = self.conditions("results", subject=package, settings={"lowest_score": LOWEST_SCORE})
+        return self.obtain(wanted, lambda: self._observe_results(package))
+
+    def result_log(self, package: EnginePackage) -> ResultLog:
+        """The same, read once: a thousand masks are not unpacked for every gate anew."""
+        return self._log_of(self.results(package), package)
+
+    def _log_of(self, kept: KeptEvidence, package: EnginePackage) -> ResultLog:
+        if kept.sha256 not in self._logs:
+            self._logs[kept.sha256] = ResultLog.from_arrays(kept.arrays, package.spec.task)
+        return self._logs[kept.sha256]
+
+    def has_sequence(self) -> bool:
+        """Whether there is a recording whose frames follow each other in real time."""
+        return bool(self._sequences())
+
+    def sequence_log(self, package: EnginePackage) -> ResultLog:
+        """What a package says about frames that follow each other: the first of each timing recording, else of the one.
+
+        Of each timing recording the first `SEQUENCE_FRAMES` are looked at, its cameras named `NUMBER/CAMERA`. Where
+        there are none the results serve that every other gate looks at, and nothing is run again.
+
+        Raises:
+            ValueError: `has_sequence` is false.
+        """
+        if not self._sequences():
+            raise ValueError("no recording has capture times; ask has_sequence first")
+        if not self.case.timing:
+            return self.result_log(package)
+        settings: dict[str, JsonValue] = {"lowest_score": LOWEST_SCORE, "most_frames": SEQUENCE_FRAMES}
+        wanted = self.conditions("sequence_results", subject=package, looks_at=TIMING_ALONE, settings=settings)
+        return self._log_of(self.obtain(wanted, lambda: self._observe_sequences(package)), package)
+
+    def _sequences(self) -> list[Path]:
+        recordings = self.case.timing or (self.case.recording,)
+        return [path for path in recordings if kind_and_path(path)[0] not in UNTIMED]
 
     @contextmanager
     def frames(self, what: str) -> Iterator[Iterator[Frame]]:
@@ -233,21 +292,35 @@ class Trial:
             source.close()
 
     def _observe_results(self, package: EnginePackage) -> Observation:
-        keys: list[FrameKey] = []
-        results: list[Result] = []
         with (
             open_pipeline(package, score_threshold=LOWEST_SCORE) as pipeline,
             self.frames(f"results of {package.manifest.name}") as frames,
         ):
-            for frame in frames:
-                result = pipeline.step(frame).result
-                if result is not None:
-                    keys.append(FrameKey.of(frame))
-                    results.append(result)
-        if not keys:
+            rows = [(FrameKey.of(frame), pipeline.step(frame).result) for frame in frames]
+        return self._logged(rows, package)
+
+    def _observe_sequences(self, package: EnginePackage) -> Observation:
+        rows: list[tuple[FrameKey, Result | None]] = []
+        with open_pipeline(package, score_threshold=LOWEST_SCORE) as pipeline:
+            for number, path in enumerate(self._sequences(), start=1):
+                what = f"results of {package.manifest.name}, {path.name}"
+                with self._stepped(open_source(path), what, SEQUENCE_FRAMES) as frames:
+                    for frame in frames:
+                        key = replace(FrameKey.of(frame), camera_id=f"{number}/{frame.camera_id}")
+                        rows.append((key, pipeline.step(frame).result))
+        return self._logged(rows, package)
+
+    def _logged(self, rows: Sequence[tuple[FrameKey, Result | None]], package: EnginePackage) -> Observation:
+        if not rows:
             raise SourceError(f"{self.case.recording}: has no frames, expected at least 1; choose another recording")
-        log = ResultLog(tuple(keys), tuple(results))
-        return Observation(len(keys), {"task": package.spec.task}, log.to_arrays(package.spec.task))
+        known = [(key, result) for key, result in rows if result is not None]
+        log = ResultLog(tuple(key for key, _ in known), tuple(result for _, result in known))
+        return Observation(len(known), {"task": package.spec.task}, log.to_arrays(package.spec.task))
+
+
+def recording_of(frame: FrameKey) -> str:
+    """The number of the timing recording that a frame of `Trial.sequence_log` belongs to."""
+    return frame.camera_id.partition("/")[0]
 
 
 def _undecoded(recording: Path) -> FrameSource:
@@ -276,7 +349,7 @@ def _require_same_model(package: EnginePackage, reference: EnginePackage) -> Non
     if (ours.task, ours.classes) != (theirs.task, theirs.classes):
         raise PackageError(
             f"{reference.folder}: is a {theirs.task} model of {len(theirs.classes)} classes, the package on trial is a "
-            f"{ours.task} model of {len(ours.classes)}; give the float package of the same model"
+            f"{ours.task} model of {len(ours.classes)}; give a package of the same model"
         )
 
 

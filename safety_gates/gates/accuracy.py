@@ -1,39 +1,64 @@
 """The accuracy gate: does the engine find what really stood there.
 
 Average precision by the COCO protocol, or mean IoU of masks, over the labelled frames; the mean over the groups of the
-class map. Intervals by a bootstrap that draws frames whole: objects of one frame are found and missed together.
+class map, and the worst of them. Intervals by a bootstrap that draws frames whole: objects of one frame are found and
+missed together.
+
+Recall of vulnerable road users is what an engine still finds where its false alarms are rationed: the score threshold
+is set, group by group, so that it raises as many as the setting `false_positives_per_frame` allows (Dollár, Wojek,
+Schiele & Perona 2012, "Pedestrian detection: an evaluation of the state of the art", TPAMI 34, section 3).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, TypeAlias, TypeVar, cast
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import JsonValue
 
 from compile.accuracy import DetectionMatches, MaskMatches, match_detections, match_masks
 from compile.average_precision import GroupMatches
+from compile.class_map import ClassMap
 from compile.labels import LabelledFrame, LabelledMask
 from compile.pixel_overlap import GroupPixels
-from perception.results import Detections, SegmentationMap
-from safety_gates.evidence import KeptEvidence
+from perception.model_spec import ModelSpec
+from perception.package import EnginePackage
+from perception.results import Result
+from safety_gates.evidence import ArrayMap, KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
-from safety_gates.result_log import ResultLog
-from safety_gates.statistics import LEAST_FRAMES, bootstrap_intervals
+from safety_gates.result_log import FrameKey
+from safety_gates.statistics import (
+    CONFIDENCE,
+    LEAST_FRAMES,
+    Interval,
+    bootstrap_draws,
+    bootstrap_intervals,
+    intervals_of_shares,
+    simultaneous_confidence,
+)
 from safety_gates.trial import Observation, Trial
 from safety_gates.truth import Truth
 from safety_gates.verdict import Measured
+from safety_gates.worst import MOST_NAMED, Part, bounded, worst_of
 
 QUANTITIES: Mapping[str, Quantity] = {
     "ap50": Quantity("ratio", "at_least", "detection", "average precision at overlap 0.5, mean over the classes"),
     "ap50_95": Quantity(
         "ratio", "at_least", "detection", "average precision over overlaps 0.5 … 0.95, mean over the classes"
     ),
+    "worst_class_ap50": Quantity("ratio", "at_least", "detection", "average precision at overlap 0.5, worst class"),
+    "vulnerable_recall": Quantity(
+        "ratio", "at_least", "detection", "share of people without a car around them found at a fixed rate of ghosts"
+    ),
+    "repeated_frames": Quantity("count", "at_most", None, "labelled frames that are copies of another one"),
     "miou": Quantity("ratio", "at_least", "segmentation", "overlap (IoU) of masks and truth, mean over the classes"),
+    "worst_class_iou": Quantity("ratio", "at_least", "segmentation", "overlap (IoU) of masks and truth, worst class"),
 }
+SETTINGS = {"false_positives_per_frame": 0.1, "least_objects": 30.0, "least_frames": 30.0}
 Draws: TypeAlias = NDArray[np.int64]
 Group = TypeVar("Group", GroupMatches, GroupPixels)
 
@@ -50,73 +75,110 @@ class AccuracyGate:
     """See `safety_gates.gates.gate.Gate`."""
 
     quantities = QUANTITIES
+    settings = SETTINGS
 
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
         """Match the results with the labels, frame by frame."""
-        truth = trial.truth
-        if truth is None:
-            return Unmeasured("there is no ground truth; give it with --labels PATH")
-        settings = {"class_map": truth.class_map.model_dump(mode="json")}
-        wanted = trial.conditions("accuracy", looks_at=("recording", "labels"), settings=settings)
-        return trial.obtain(wanted, lambda: _observe(trial, truth))
+        return accuracy_of(trial, trial.case.package)
 
     def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
         """Figures over all labelled frames."""
-        readers = {"ap50": _read_ap50, "ap50_95": _read_ap50_95, "miou": _read_miou}
-        return {name: readers[name](evidence) for name in wanted}
+        return {name: _READERS[name](evidence) for name in wanted}
 
 
-def class_figures(evidence: KeptEvidence) -> tuple[ClassFigure, ...]:
-    """AP50 or IoU of every group that is labelled at all."""
+def accuracy_of(trial: Trial, package: EnginePackage) -> KeptEvidence | Unmeasured:
+    """Evidence of how right a package is: the one on trial, its reference or the last release."""
+    truth = trial.truth
+    if truth is None:
+        return Unmeasured("there is no ground truth; give it with --labels PATH")
+    settings: dict[str, JsonValue] = {name: trial.setting("accuracy", name) for name in SETTINGS}
+    settings["class_map"] = truth.class_map.model_dump(mode="json")
+    wanted = trial.conditions("accuracy", subject=package, looks_at=("recording", "labels"), settings=settings)
+    return trial.obtain(wanted, lambda: _observe(trial, truth, package))
+
+
+def class_figures(evidence: KeptEvidence, *, all_at_once: bool = False) -> tuple[ClassFigure, ...]:
+    """AP50 or IoU of every group that is labelled at all.
+
+    Args:
+        evidence: of this gate.
+        all_at_once: the intervals hold the truth together with the stated confidence, not each by itself.
+    """
+    samples, figures = _by_class(evidence)
+    frames = evidence.evidence.samples
+    sampled = "frames" if evidence.evidence.values["task"] == "segmentation" else "objects"
+    confidence = simultaneous_confidence(sum(count > 0 for count in samples)) if all_at_once else CONFIDENCE
+    intervals = bootstrap_intervals(figures, frames, confidence)
+    rows = zip(_group_names(evidence), figures(np.ones(frames, np.int64)), samples, intervals, strict=True)
+    return tuple(
+        ClassFigure(name, Measured(float(got), count, sampled, interval, evidence=evidence.sha256))
+        for name, got, count, interval in rows
+        if count and not math.isnan(got)
+    )
+
+
+def _by_class(evidence: KeptEvidence) -> tuple[list[int], Callable[[Draws], NDArray[np.float64]]]:
+    """How many samples each class has, and the figures of all classes over drawn frames."""
     if evidence.evidence.values["task"] == "segmentation":
         masks = mask_matches(evidence)
-        samples = [int(np.count_nonzero(group.labelled)) for group in masks.groups.values()]
-        return _by_group(evidence, samples, "frames", lambda draws: _array(masks.accuracy(draws).groups.values()))
-    matches = detection_matches(evidence)
-    samples = [int(group.labelled.sum()) for group in matches.groups.values()]
-    groups = list(matches.groups.values())
-    return _by_group(
-        evidence,
-        samples,
-        "objects",
-        lambda draws: _array(group.average_precision(draws, ious=1)[0] for group in groups),
-    )
+        counts = [int(np.count_nonzero(group.labelled)) for group in masks.groups.values()]
+        return counts, lambda draws: _array(masks.accuracy(draws).groups.values())
+    groups = list(detection_matches(evidence).groups.values())
+    counts = [int(group.labelled.sum()) for group in groups]
+    return counts, lambda draws: _array(group.average_precision(draws, ious=1)[0] for group in groups)
 
 
 def detection_matches(evidence: KeptEvidence) -> DetectionMatches:
     """The matches that were kept."""
-    return DetectionMatches(_groups(evidence, GroupMatches), evidence.evidence.samples)
+    return DetectionMatches(groups_in(evidence.arrays, _group_names(evidence), GroupMatches), evidence.evidence.samples)
 
 
 def mask_matches(evidence: KeptEvidence) -> MaskMatches:
     """The pixel counts that were kept."""
-    return MaskMatches(_groups(evidence, GroupPixels), evidence.evidence.samples)
+    return MaskMatches(groups_in(evidence.arrays, _group_names(evidence), GroupPixels), evidence.evidence.samples)
 
 
-def _observe(trial: Trial, truth: Truth) -> Observation:
-    spec = trial.case.package.spec
-    log = ResultLog.from_arrays(trial.results(trial.case.package).arrays, spec.task)
-    truths = truth.of_all(log.frames)
-    if spec.task == "detection":
-        matches = match_detections(
-            cast("Sequence[Detections]", log.results),
-            cast("Sequence[LabelledFrame | None]", truths),
-            class_map=truth.class_map,
-            classes=spec.classes,
-        )
-        return _observation(spec.task, matches.frames, matches.groups)
-    masks = match_masks(
-        cast("Sequence[SegmentationMap]", log.results),
-        cast("Sequence[LabelledMask | None]", truths),
-        class_map=truth.class_map,
-        classes=spec.classes,
-    )
-    return _observation(spec.task, masks.frames, masks.groups)
+def matched(
+    results: Sequence[Result],
+    truths: Sequence[LabelledFrame | LabelledMask | None],
+    class_map: ClassMap,
+    spec: ModelSpec,
+) -> DetectionMatches | MaskMatches:
+    """Results held against the truth of the same frames, whatever kind of model it is.
+
+    Raises:
+        LabelError: the map fits neither, or nothing it asks for is labelled.
+    """
+    match: Callable[..., DetectionMatches | MaskMatches] = match_detections if spec.task == "detection" else match_masks
+    return match(results, truths, class_map=class_map, classes=spec.classes)
+
+
+def _observe(trial: Trial, truth: Truth, package: EnginePackage) -> Observation:
+    log = trial.result_log(package)
+    matches = matched(log.results, truth.of_all(log.frames), truth.class_map, package.spec)
+    values: dict[str, JsonValue] = {
+        "task": package.spec.task,
+        "groups": [*matches.groups],
+        "vulnerable": [*truth.class_map.vulnerable_groups()],
+        "repeated": [*_repeated(log.frames)],
+    }
+    return Observation(matches.frames, values, arrays_of(matches.groups))
+
+
+def _repeated(frames: Sequence[FrameKey]) -> list[str]:
+    """Names of frames whose picture stood in the recording before: a copy counts one scene twice."""
+    first: dict[str, FrameKey] = {}
+    for frame in frames:
+        first.setdefault(frame.glimpse, frame)
+    return [f"{frame.camera_id}/{frame.name}" for frame in frames if first[frame.glimpse] is not frame]
 
 
 def _read_ap50(evidence: KeptEvidence) -> Measured:
-    matches = detection_matches(evidence)
-    return _over_objects(evidence, matches, lambda draws: matches.ap50(draws))
+    matches, frames = detection_matches(evidence), evidence.evidence.samples
+    drawn = matches.ap50_of_draws(bootstrap_draws(frames))
+    objects = sum(int(group.labelled.sum()) for group in matches.groups.values())
+    (interval,) = intervals_of_shares(drawn[:, None], frames)
+    return Measured(matches.ap50(), objects, "objects", interval, remedy=_remedy(frames), evidence=evidence.sha256)
 
 
 def _read_ap50_95(evidence: KeptEvidence) -> Measured:
@@ -129,6 +191,60 @@ def _read_miou(evidence: KeptEvidence) -> Measured:
     return _measured(evidence, matches.frames, "frames", lambda draws: matches.accuracy(draws).miou)
 
 
+def _read_repeated(evidence: KeptEvidence) -> Measured:
+    copies = _strings(evidence.evidence.values["repeated"])
+    note = f"copies: {', '.join(copies[:MOST_NAMED])}" + " …" * (len(copies) > MOST_NAMED) if copies else ""
+    return Measured(float(len(copies)), evidence.evidence.samples, "frames", note=note, evidence=evidence.sha256)
+
+
+def _read_worst_ap50(evidence: KeptEvidence) -> Measured:
+    return _worst_class(evidence, "objects", "least_objects")
+
+
+def _read_worst_iou(evidence: KeptEvidence) -> Measured:
+    return _worst_class(evidence, "frames", "least_frames")
+
+
+def _worst_class(evidence: KeptEvidence, sampled: str, least: str) -> Measured:
+    figures = class_figures(evidence, all_at_once=True)
+    enough = float(str(evidence.evidence.conditions.settings[least]))
+    parts = [
+        bounded(Part(each.name, each.measured.got or 0.0, each.measured.samples, _known(each.measured)), enough, (0, 1))
+        for each in figures
+    ]
+    return worst_of(parts, "at_least", sampled=sampled, least=enough, evidence=evidence.sha256)
+
+
+def _known(measured: Measured) -> Interval:
+    return measured.interval or Interval(0.0, 1.0)
+
+
+def _read_vulnerable_recall(evidence: KeptEvidence) -> Measured:
+    """Found share of all vulnerable road users, each group at the allowed rate of false positives."""
+    names = evidence.evidence.values["vulnerable"]
+    groups = [group for name, group in detection_matches(evidence).groups.items() if name in _strings(names)]
+    objects = sum(int(group.labelled.sum()) for group in groups)
+    if objects == 0:
+        note = "no vulnerable road user is labelled; label some, or name their groups under vulnerable of a class map"
+        return Measured(None, 0, "objects", note=note, evidence=evidence.sha256)
+    rate = float(str(evidence.evidence.conditions.settings["false_positives_per_frame"]))
+    note = f"at {rate:g} false positives a frame and class, {', '.join(_strings(names))}"
+    measured = _measured(evidence, objects, "objects", lambda draws: recall_at(groups, rate, draws))
+    return replace(measured, note=note)
+
+
+def recall_at(groups: Sequence[GroupMatches], false_positives_per_frame: float, draws: Draws | None = None) -> float:
+    """Share of all groups' objects found at overlap 0.5 before a group's false positives exceed the rate."""
+    found = labelled = 0
+    for group in groups:
+        weights = np.ones_like(group.labelled) if draws is None else draws
+        times = weights[group.frames]
+        allowed = np.cumsum(group.wrong[0] * times) <= false_positives_per_frame * weights.sum()
+        found += int((group.right[0] * times)[allowed].sum())
+        labelled += int(weights @ group.labelled)
+    return found / labelled if labelled else math.nan
+
+
 def _over_objects(
     evidence: KeptEvidence, matches: DetectionMatches, figure: Callable[[Draws | None], float]
 ) -> Measured:
@@ -139,44 +255,49 @@ def _over_objects(
 def _measured(evidence: KeptEvidence, samples: int, sampled: str, figure: Callable[[Draws | None], float]) -> Measured:
     frames = evidence.evidence.samples
     (interval,) = bootstrap_intervals(lambda draws: _array([figure(draws)]), frames)
-    remedy = f"label at least {LEAST_FRAMES} frames" if frames < LEAST_FRAMES else ""
-    return Measured(figure(None), samples, sampled, interval, remedy=remedy, evidence=evidence.sha256)
+    return Measured(figure(None), samples, sampled, interval, remedy=_remedy(frames), evidence=evidence.sha256)
 
 
-def _by_group(
-    evidence: KeptEvidence, samples: Sequence[int], sampled: str, figures: Callable[[Draws], NDArray[np.float64]]
-) -> tuple[ClassFigure, ...]:
-    frames = evidence.evidence.samples
-    intervals = bootstrap_intervals(figures, frames)
-    rows = zip(_group_names(evidence), figures(np.ones(frames, np.int64)), samples, intervals, strict=True)
-    return tuple(
-        ClassFigure(name, Measured(float(got), count, sampled, interval, evidence=evidence.sha256))
-        for name, got, count, interval in rows
-        if not math.isnan(got)
-    )
+def _remedy(frames: int) -> str:
+    return f"label at least {LEAST_FRAMES} frames" if frames < LEAST_FRAMES else ""
 
 
-def _observation(task: str, frames: int, groups: Mapping[str, Group]) -> Observation:
-    arrays = {
-        f"{field.name}_{index}": getattr(group, field.name)
+def arrays_of(groups: Mapping[str, Any], prefix: str = "") -> dict[str, NDArray[np.generic]]:
+    """`GroupMatches` or `GroupPixels` of each group as named arrays; `groups_in` gives them back."""
+    return {
+        f"{prefix}{field.name}_{index}": getattr(group, field.name)
         for index, group in enumerate(groups.values())
         for field in fields(group)
     }
-    return Observation(frames, {"task": task, "groups": [*groups]}, arrays)
 
 
-def _groups(evidence: KeptEvidence, kind: type[Group]) -> dict[str, Group]:
+def groups_in(arrays: ArrayMap, names: Sequence[str], kind: type[Group], prefix: str = "") -> dict[str, Group]:
+    """Read what `arrays_of` gave."""
     found: dict[str, Group] = {}
-    for index, name in enumerate(_group_names(evidence)):
-        arrays: dict[str, Any] = {field.name: evidence.arrays[f"{field.name}_{index}"] for field in fields(kind)}
-        found[name] = kind(**arrays)
+    for index, name in enumerate(names):
+        columns: dict[str, Any] = {field.name: arrays[f"{prefix}{field.name}_{index}"] for field in fields(kind)}
+        found[name] = kind(**columns)
     return found
 
 
 def _group_names(evidence: KeptEvidence) -> list[str]:
-    names = evidence.evidence.values["groups"]
-    return [str(name) for name in names] if isinstance(names, list) else []
+    return _strings(evidence.evidence.values["groups"])
+
+
+def _strings(value: JsonValue) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
 
 
 def _array(values: Iterable[float]) -> NDArray[np.float64]:
     return np.fromiter(values, np.float64)
+
+
+_READERS: Mapping[str, Callable[[KeptEvidence], Measured]] = {
+    "ap50": _read_ap50,
+    "ap50_95": _read_ap50_95,
+    "worst_class_ap50": _read_worst_ap50,
+    "vulnerable_recall": _read_vulnerable_recall,
+    "repeated_frames": _read_repeated,
+    "miou": _read_miou,
+    "worst_class_iou": _read_worst_iou,
+}

@@ -1,8 +1,9 @@
 """The parity gate: does the engine say what the float model says, on the same frames.
 
 What was validated is the float model. Detections are compared at the score threshold of the ModelSpec, as whoever uses
-them sees them: an object agrees where both report it with the same class and an overlap (IoU) of at least 0.5. Objects
-of one frame agree and differ together, so the intervals count frames as clusters. Needs no labels; needs a reference.
+them sees them: an object agrees where both report it with the same class and an overlap (IoU) of at least 0.5. Scores
+and boxes of those that agree may still differ, and that is measured too. Objects of one frame agree and differ
+together, so the intervals count frames as clusters. Needs no labels; needs a reference.
 """
 
 from __future__ import annotations
@@ -17,19 +18,26 @@ from perception.package import EnginePackage
 from perception.results import Detections, Result, SegmentationMap
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
-from safety_gates.result_log import ResultLog
-from safety_gates.statistics import clustered_proportion_interval
+from safety_gates.statistics import bootstrap_intervals, clustered_proportion_interval
 from safety_gates.trial import Observation, Trial
 from safety_gates.verdict import Measured
 
 OVERLAP = 0.5
+SAME = "engine and ModelSpec are the same, byte for byte"
 COUNTS = ("agreed", "missed", "ghosts", "equal", "pixels")
+SUMS = {"score_difference": "score_difference_sum", "box_difference": "box_difference_sum"}
 QUANTITIES: Mapping[str, Quantity] = {
     "agreement": Quantity(
         "ratio", "at_least", "detection", "share of the reference's objects that the engine reports too"
     ),
     "ghosts": Quantity(
         "ratio", "at_most", "detection", "share of the engine's objects that the reference does not report"
+    ),
+    "score_difference": Quantity(
+        "ratio", "at_most", "detection", "how far apart the scores of objects are that both report, on average"
+    ),
+    "box_difference": Quantity(
+        "ratio", "at_most", "detection", "1 − overlap (IoU) of the boxes of objects that both report, on average"
     ),
     "mask_agreement": Quantity(
         "ratio", "at_least", "segmentation", "share of the pixels that both give the same class"
@@ -73,7 +81,10 @@ class ParityGate:
         else:
             agreed, missed, ghosts = counts["agreed"], counts["missed"], counts["ghosts"]
             shares = {"agreement": (agreed, agreed + missed, "objects"), "ghosts": (ghosts, agreed + ghosts, "objects")}
-        return {name: _share(*shares[name], evidence.sha256) for name in wanted}
+        return {
+            name: _difference(evidence, SUMS[name]) if name in SUMS else _share(*shares[name], evidence.sha256)
+            for name in wanted
+        }
 
 
 def paired(reference: Detections, engine: Detections) -> Pairing:
@@ -81,7 +92,7 @@ def paired(reference: Detections, engine: Detections) -> Pairing:
 
     Counts what `compile.accuracy.agreement` counts, and says which objects they are.
     """
-    overlap = _overlaps(reference.boxes_px, engine.boxes_px)
+    overlap = overlaps(reference.boxes_px, engine.boxes_px)
     overlap[reference.class_ids[:, None] != engine.class_ids[None, :]] = 0.0
     pairs: list[tuple[int, int]] = []
     for index in range(len(reference) if len(engine) else 0):
@@ -100,6 +111,11 @@ def reported(package: EnginePackage, results: Sequence[Result]) -> list[Detectio
     return [result.at_least(threshold) for result in results if isinstance(result, Detections)]
 
 
+def says_the_same(package: EnginePackage, rival: EnginePackage) -> bool:
+    """Whether two packages hold the same engine, fed and read the same way: no frame can tell them apart."""
+    return (package.engine_sha256, package.spec) == (rival.engine_sha256, rival.spec)
+
+
 def differences(evidence: KeptEvidence) -> NDArray[np.float64]:
     """(F,) how much the two models differ in each frame: objects that only one reports, or the share of pixels."""
     arrays = {name: np.asarray(array, np.float64) for name, array in evidence.arrays.items()}
@@ -111,28 +127,36 @@ def differences(evidence: KeptEvidence) -> NDArray[np.float64]:
 def _observe(trial: Trial, reference: EnginePackage) -> Observation:
     package = trial.case.package
     task = package.spec.task
-    logs = [ResultLog.from_arrays(trial.results(each).arrays, task) for each in (reference, package)]
+    logs = [trial.result_log(each) for each in (reference, package)]
     if task == "segmentation":
         arrays = _compare_maps(logs[0].results, logs[1].results)
     else:
         arrays = _compare_detections(reported(reference, logs[0].results), reported(package, logs[1].results))
-    return Observation(len(logs[0].frames), {"task": task}, arrays)
+    same = says_the_same(package, reference)
+    return Observation(len(logs[0].frames), {"task": task, "same": same}, arrays)
 
 
 def _compare_detections(
     reference: Sequence[Detections], engine: Sequence[Detections]
 ) -> dict[str, NDArray[np.generic]]:
-    pairings = [paired(theirs, ours) for theirs, ours in zip(reference, engine, strict=True)]
-    score_differences = [
-        ours.scores[pairing.pairs[:, 1]] - theirs.scores[pairing.pairs[:, 0]]
-        for pairing, theirs, ours in zip(pairings, reference, engine, strict=True)
-    ]
+    frames = [(paired(theirs, ours), theirs, ours) for theirs, ours in zip(reference, engine, strict=True)]
+    scores = [ours.scores[p.pairs[:, 1]] - theirs.scores[p.pairs[:, 0]] for p, theirs, ours in frames]
+    boxes = [1 - _overlaps_of_pairs(p, theirs, ours) for p, theirs, ours in frames]
     return {
-        "agreed": np.array([len(pairing.pairs) for pairing in pairings], np.int64),
-        "missed": np.array([len(pairing.missed) for pairing in pairings], np.int64),
-        "ghosts": np.array([len(pairing.ghosts) for pairing in pairings], np.int64),
-        "score_difference": np.concatenate([np.zeros(0, np.float32), *score_differences]),
+        "agreed": np.array([len(pairing.pairs) for pairing, _, _ in frames], np.int64),
+        "missed": np.array([len(pairing.missed) for pairing, _, _ in frames], np.int64),
+        "ghosts": np.array([len(pairing.ghosts) for pairing, _, _ in frames], np.int64),
+        "score_difference": np.concatenate([np.zeros(0, np.float32), *scores]),
+        "box_difference": np.concatenate([np.zeros(0), *boxes]),
+        "score_difference_sum": np.array([np.abs(each).sum() for each in scores], np.float64),
+        "box_difference_sum": np.array([each.sum() for each in boxes], np.float64),
     }
+
+
+def _overlaps_of_pairs(pairing: Pairing, theirs: Detections, ours: Detections) -> NDArray[np.float64]:
+    between = overlaps(theirs.boxes_px, ours.boxes_px)
+    of_pairs: NDArray[np.float64] = between[pairing.pairs[:, 0], pairing.pairs[:, 1]]
+    return of_pairs
 
 
 def _compare_maps(reference: Sequence[Result], engine: Sequence[Result]) -> dict[str, NDArray[np.generic]]:
@@ -165,7 +189,26 @@ def _share(good: NDArray[np.int64], total: NDArray[np.int64], sampled: str, sha2
     return Measured(float(good.sum() / count), samples, sampled, interval, evidence=sha256)
 
 
-def _overlaps(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
+def _difference(evidence: KeptEvidence, sums: str) -> Measured:
+    """A mean over the objects both report; frames are drawn whole: what shifts one box of a frame shifts others."""
+    total, count = np.asarray(evidence.arrays[sums], np.float64), np.asarray(evidence.arrays["agreed"], np.int64)
+    objects = int(count.sum())
+    if objects == 0:
+        note = "the two models report no object in common"
+        return Measured(None, 0, "objects", note=note, evidence=evidence.sha256)
+
+    if evidence.evidence.values["same"]:
+        return Measured(0.0, objects, "objects", note=SAME, evidence=evidence.sha256)
+
+    def mean(draws: NDArray[np.int64]) -> NDArray[np.float64]:
+        drawn = int(draws @ count)
+        return np.array([draws @ total / drawn if drawn else np.nan])
+
+    (interval,) = bootstrap_intervals(mean, len(count))
+    return Measured(float(total.sum() / objects), objects, "objects", interval, evidence=evidence.sha256)
+
+
+def overlaps(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
     """(N, M) intersection over union of (N, 4) and (M, 4) boxes; 0 for boxes without an area."""
     a, b = first.astype(np.float64)[:, None, :], second.astype(np.float64)[None, :, :]
     sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])

@@ -11,8 +11,13 @@ if TYPE_CHECKING:
 
 GATES: dict[str, str] = {
     "accuracy": "safety_gates.gates.accuracy:AccuracyGate",
+    "regression": "safety_gates.gates.regression:RegressionGate",
+    "slices": "safety_gates.gates.slices:SlicesGate",
+    "robustness": "safety_gates.gates.robustness:RobustnessGate",
     "parity": "safety_gates.gates.parity:ParityGate",
     "latency": "safety_gates.gates.latency:LatencyGate",
+    "streaming": "safety_gates.gates.streaming:StreamingGate",
+    "temporal": "safety_gates.gates.temporal:TemporalGate",
     "provenance": "safety_gates.gates.provenance:ProvenanceGate",
 }
 
@@ -27,3 +32,9 @@ def open_gate(name: str) -> Gate:
 def quantities_of(name: str) -> Mapping[str, Quantity]:
     """What the gate of that name measures, quantity → unit, direction and task."""
     return open_gate(name).quantities
+
+
+def settings_of(name: str) -> Mapping[str, float]:
+    """How the gate of that name measures unless a policy says otherwise; empty where there is nothing to choose."""
+    settings: Mapping[str, float] = getattr(open_gate(name), "settings", {})
+    return settings

@@ -17,6 +17,7 @@ from compile.average_precision import IOUS, RECALLS, GroupMatches
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.accuracy import class_figures, detection_matches
 from safety_gates.gates.latency import stages_ms
+from safety_gates.report import draw_regression, draw_robustness, draw_slices, draw_streaming, draw_temporal
 from safety_gates.report.svg import FAINT, FIRST, INK, LIMIT, SECOND, SERIES, Plot, drawing, plot_of
 from safety_gates.statistics import percentile
 from safety_gates.verdict import Measured, Verdict
@@ -196,6 +197,11 @@ def _mark_limit(line: Callable[..., object], limit_ms: float | None) -> None:
 
 _CHAPTERS: dict[str, tuple[str, Callable[[KeptEvidence, Limits], tuple[Plot, ...]]]] = {
     "accuracy": ("What the engine finds, against the labels of the recording.", _accuracy),
+    "regression": (draw_regression.LEDE, draw_regression.draw),
+    "slices": (draw_slices.LEDE, draw_slices.draw),
+    "robustness": (draw_robustness.LEDE, draw_robustness.draw),
     "parity": ("What the engine says, against the float model on the same frames.", _parity),
     "latency": ("How long a frame takes, alone on the machine, from pixels to usable result.", _latency),
+    "streaming": (draw_streaming.LEDE, draw_streaming.draw),
+    "temporal": (draw_temporal.LEDE, draw_temporal.draw),
 }

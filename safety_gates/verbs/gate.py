@@ -1,13 +1,15 @@
 """Measure a package against a policy and give a verdict that stands on evidence.
 
 Every claim of the policy is measured on exactly these bytes, on this machine, with its uncertainty: accuracy against
-the labels, parity with the float model, latency against the deadline, provenance of the bytes. A claim passes only if
+the labels and slice by slice, what was lost against the float model and the last release, spoilt pictures, flicker,
+latency against the deadline and what it costs, provenance of the bytes. A claim passes only if
 its whole interval keeps the limit; one that cannot be decided is INCONCLUSIVE and says what to collect. Evidence is
 kept and re-used as long as nothing it is bound to changed: package, machine, frames, labels, settings.
 
   tollgate gate out/package --recording drive/ --labels drive/ --reference out/float
   tollgate gate out/package --recording kitti/image_2 --labels kitti/label_2 --class-map kitti.yaml
   tollgate gate out/package --recording pictures/ --labels labels/ --timing-recording long_drive.mp4
+  tollgate gate out/package --recording drive/ --labels drive/ --reference out/float --last-release released/package
   tollgate gate out/package --recording drive/ --policy highway.yaml --json
 
 exit codes: 0 PASSED, 1 FAILED, 3 INCONCLUSIVE, 2 bad input
@@ -56,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", type=Path, metavar="PACKAGE", help="the float package; parity is inconclusive without"
     )
+    before = parser.add_mutually_exclusive_group()
+    before.add_argument(
+        "--last-release", type=Path, metavar="PACKAGE", help="the package released before this one; nothing may be lost"
+    )
+    before.add_argument("--first-release", action="store_true", help="say that nothing was released before")
     parser.add_argument("--policy", type=Path, metavar="YAML", help="limits to keep (default: the policy shipped)")
     parser.add_argument(
         "--timing-recording",
@@ -104,6 +111,8 @@ def _case_of(arguments: argparse.Namespace) -> Case:
         labels=arguments.labels,
         class_map=arguments.class_map,
         reference=None if arguments.reference is None else open_package(arguments.reference),
+        last_release=None if arguments.last_release is None else open_package(arguments.last_release),
+        first_release=arguments.first_release,
         frames=arguments.frames,
         timing=tuple(arguments.timing_recording),
         command=_command_of(arguments),
@@ -118,6 +127,7 @@ def _command_of(arguments: argparse.Namespace) -> str:
         "labels",
         "class_map",
         "reference",
+        "last_release",
         "policy",
         "frames",
         "evidence",
@@ -126,6 +136,8 @@ def _command_of(arguments: argparse.Namespace) -> str:
     ):
         if (value := getattr(arguments, name)) is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
+    if arguments.first_release:
+        words.append("--first-release")
     if arguments.timing_recording:
         words += ["--timing-recording", *map(str, arguments.timing_recording)]
     return shlex.join(words)

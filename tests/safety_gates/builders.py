@@ -157,6 +157,31 @@ def drive(folder: Path, *, frames: int = 400, seed: int = 0) -> tuple[Path, Path
     return pictures, labels
 
 
+def steady_drive(folder: Path, *, frames: int, rate_hz: float = 20.0, moved_px: float = 0.0) -> tuple[Path, Path]:
+    """A KITTI raw drive of one camera and its labels: two objects that stay, or move by so much a frame and come again.
+
+    The only kind of recording here that says when its pictures were taken.
+    """
+    camera, labels = folder / "image_02", folder / "labels" / "label_2"
+    (camera / "data").mkdir(parents=True)
+    labels.mkdir(parents=True)
+    times = []
+    for number in range(frames):
+        picture = np.full((SIDE_PX, SIDE_PX, 3), 10, np.uint8)
+        lines = []
+        for class_id, top in ((0, 0), (1, 32)):
+            left = int(number * moved_px) // CELL_PX % CELLS * CELL_PX
+            picture[top : top + CELL_PX, left : left + CELL_PX, 2 - 2 * class_id] = 220
+            box = f"{left} {top} {left + CELL_PX} {top + CELL_PX}"
+            lines.append(f"{CLASSES[class_id]} 0 0 0 {box} 1 1 1 0 1 5 0\n")
+        cv2.imwrite(str(camera / "data" / f"{number:010d}.png"), picture)
+        (labels / f"{number:010d}.txt").write_text("".join(lines))
+        seconds, share = divmod(number / rate_hz, 1)
+        times.append(f"2030-01-01 12:{int(seconds) // 60:02d}:{int(seconds) % 60:02d}.{round(share * 1e9):09d}\n")
+    (camera / "timestamps.txt").write_text("".join(times))
+    return folder, labels
+
+
 def mask_drive(folder: Path, *, frames: int) -> tuple[Path, Path]:
     """A picture folder and its masks: road, red, below a horizon; green above it."""
     pictures, masks = folder / "images", folder / "masks"

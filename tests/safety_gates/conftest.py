@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.safety_gates.builders import drive
+from tests.safety_gates.builders import drive, steady_drive
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +17,9 @@ def labelled_drive(tmp_path_factory):
 def short_drive(tmp_path_factory):
     """(pictures, labels) of 60 frames; read-only by agreement."""
     return drive(tmp_path_factory.mktemp("short"), frames=60, seed=1)
+
+
+@pytest.fixture(scope="session")
+def timed_drive(tmp_path_factory):
+    """(KITTI raw drive, labels) of 400 frames in which nothing moves; read-only by agreement."""
+    return steady_drive(tmp_path_factory.mktemp("timed") / "drive", frames=400)

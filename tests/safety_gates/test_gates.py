@@ -360,7 +360,7 @@ class TestMisfits:
 
     def test_a_reference_of_another_model(self, tmp_path, right, short_drive):
         other = package(tmp_path / "other", model_spec=spec().model_copy(update={"classes": ("person", "car")}))
-        match = "give the float package of the same model"
+        match = "give a package of the same model"
         self._refused(tmp_path, PackageError, match, package=right, recording=short_drive[0], reference=other)
 
 

@@ -1,0 +1,241 @@
+"""The streaming gate: accuracy as the road sees it, where a late answer describes a world that has moved on.
+
+At the instant of each labelled frame the vehicle asks what is there now, and gets the newest result that is finished by
+then: one of an earlier frame, since even a fast engine takes some time. A slow engine answers with older frames, skips
+more of them, and loses accuracy without one wrong box. Reported beside offline accuracy on the same frames, with the
+loss between the two.
+
+The stream is played with the durations that the latency gate measured, one frame after another in their own order, and
+one engine for all cameras; each camera's mailbox holds its newest frame, as `perception.runtime.run` has it. Frames
+before a camera's first result are left out on both sides.
+
+Labelled pictures without capture times cannot be played. Then the timing recordings are, and the engine's own results
+of each frame, from the score threshold of the ModelSpec on, stand for what is there: offline accuracy is 1 by
+definition, and what is lost is lost to age alone.
+
+Source: Li, Wang & Ramanan 2020, "Towards streaming perception", ECCV, section 3: streaming accuracy; the ground truth
+of every frame is held against the latest output at its instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from compile.class_map import ClassMap
+from compile.labels import LabelledFrame, LabelledMask, LabelledObject
+from perception.results import Result, SegmentationMap
+from perception.sources.table import kind_and_path
+from safety_gates.evidence import KeptEvidence
+from safety_gates.gates.accuracy import arrays_of, matched
+from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.gates.latency import LatencyGate
+from safety_gates.gates.regression import side_of
+from safety_gates.result_log import FrameKey
+from safety_gates.statistics import LEAST_FRAMES, Interval, bootstrap_draws, intervals_of_shares
+from safety_gates.trial import TIMING_ALONE, UNTIMED, Observation, Trial, recording_of
+from safety_gates.verdict import Measured
+
+OFFLINE, STREAMED = "offline", "streamed"
+LABELS, OWN = "labels", "own results"
+WORK = ("preprocess", "infer", "decode")
+QUANTITIES: Mapping[str, Quantity] = {
+    "ap50": Quantity("ratio", "at_least", "detection", "AP50 of the newest finished result at each frame's instant"),
+    "ap50_loss": Quantity("ratio", "at_most", "detection", "AP50 lost to the age of results: offline less streaming"),
+    "miou": Quantity("ratio", "at_least", "segmentation", "mIoU of the newest finished result at each frame's instant"),
+    "miou_loss": Quantity("ratio", "at_most", "segmentation", "mIoU lost to the age of results: offline less that"),
+}
+Ints = NDArray[np.int64]
+
+
+class StreamingGate:
+    """See `safety_gates.gates.gate.Gate`."""
+
+    quantities = QUANTITIES
+
+    def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
+        """Play results against the clock of their recording, with measured durations."""
+        played = _played(trial)
+        if played is None:
+            return Unmeasured("a folder of pictures has no capture times; give a video or drive as --timing-recording")
+        latency = LatencyGate().measure(trial)
+        if isinstance(latency, Unmeasured):
+            return latency
+        settings: dict[str, JsonValue] = {"latency": latency.sha256, "truth": played}
+        if played == OWN or trial.truth is None:
+            wanted = trial.conditions("streaming", looks_at=TIMING_ALONE, settings=settings)
+        else:
+            settings["class_map"] = trial.truth.class_map.model_dump(mode="json")
+            wanted = trial.conditions("streaming", looks_at=("recording", "labels"), settings=settings)
+        return trial.obtain(wanted, lambda: _observe(trial, latency))
+
+    def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
+        """Streaming accuracy and what it loses to offline accuracy."""
+        return {name: _read(evidence, name) for name in wanted}
+
+
+def newest_finished(frames: Sequence[FrameKey], durations_ns: Ints) -> Ints:
+    """(F,) for each frame, the frame whose result is its camera's newest that is finished at its instant; -1 for none.
+
+    Args:
+        frames: in order of capture, of one or more cameras that share the engine.
+        durations_ns: how long frames take, one after another as they are started; from the first again at the end.
+    """
+    finished: dict[str, list[tuple[int, int]]] = {}
+    for index, finished_ns in _worked_off(frames, durations_ns):
+        finished.setdefault(frames[index].camera_id, []).append((finished_ns, index))
+    newest = np.full(len(frames), -1, np.int64)
+    for position, frame in enumerate(frames):
+        done = finished.get(frame.camera_id, [])
+        count = int(np.searchsorted([at_ns for at_ns, _ in done], frame.captured_ns, side="right"))
+        if count:
+            newest[position] = done[count - 1][1]
+    return newest
+
+
+def _worked_off(frames: Sequence[FrameKey], durations_ns: Ints) -> Iterator[tuple[int, int]]:
+    """Which frames the engine takes and when it is done with each; an unread frame gives way to its camera's next."""
+    waiting: dict[str, int] = {}
+    free_ns, arrived, started = frames[0].captured_ns if frames else 0, 0, 0
+    while waiting or arrived < len(frames):
+        start_ns = free_ns if waiting else max(free_ns, frames[arrived].captured_ns)
+        while arrived < len(frames) and frames[arrived].captured_ns <= start_ns:
+            waiting[frames[arrived].camera_id] = arrived
+            arrived += 1
+        index = waiting.pop(next(iter(waiting)))
+        free_ns = start_ns + int(durations_ns[started % len(durations_ns)])
+        started += 1
+        yield index, free_ns
+
+
+def durations_of(latency: KeptEvidence) -> Ints:
+    """(N,) nanoseconds of work on each timed frame, without the time it waited for its turn."""
+    total: Ints = np.sum([np.asarray(latency.arrays[f"{stage}_ns"], np.int64) for stage in WORK], axis=0)
+    return total
+
+
+def _played(trial: Trial) -> str | None:
+    """Against what the engine is played: the labels of a recording with capture times, or what it says itself."""
+    if trial.truth is not None and kind_and_path(trial.case.recording)[0] not in UNTIMED:
+        return LABELS
+    return OWN if trial.has_sequence() else None
+
+
+def _observe(trial: Trial, latency: KeptEvidence) -> Observation:
+    spec, scene = trial.case.package.spec, _scene_of(trial)
+    newest = _newest(scene.streams, durations_of(latency))
+    asked = [i for i in range(len(newest)) if newest[i] >= 0 and scene.truths[i] is not None]
+    if not any(_holds_something(scene.truths[i]) for i in asked):
+        nothing = {"task": spec.task, "timing_note": "nothing is there that could move", "timed": False}
+        return Observation(len(asked), nothing, {"age_ns": np.zeros(0, np.int64)})
+    sides = {OFFLINE: [scene.results[i] for i in asked], STREAMED: [scene.results[newest[i]] for i in asked]}
+    captured_ns = [frame.captured_ns for stream in scene.streams for frame in stream]
+    ages_ns = [captured_ns[i] - captured_ns[newest[i]] for i in asked]
+    arrays: dict[str, NDArray[np.generic]] = {"age_ns": np.array(ages_ns, np.int64)}
+    truths = [scene.truths[i] for i in asked]
+    for side, results in sides.items():
+        arrays |= arrays_of(matched(results, truths, scene.class_map, spec).groups, f"{side}_")
+    timing = LatencyGate().read(latency, ["infer_p50"])["infer_p50"]
+    values: dict[str, JsonValue] = {
+        "task": spec.task,
+        "groups": [*scene.class_map.groups],
+        "timing_note": timing.note,
+        "timed": timing.got is not None,
+        "only_slower": timing.interval is not None and timing.interval.low == -np.inf,
+    }
+    return Observation(len(asked), values, arrays)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """Frames, what the engine says of each, and what is there; each stream has a clock of its own."""
+
+    streams: Sequence[Sequence[FrameKey]]
+    results: Sequence[Result]
+    truths: Sequence[LabelledFrame | LabelledMask | None]
+    class_map: ClassMap
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnMask(LabelledMask):
+    """What the engine drew itself, where a labelled mask would lie in a file."""
+
+    class_ids: NDArray[np.uint8]
+
+    def values(self) -> NDArray[np.uint8]:
+        """See `LabelledMask.values`."""
+        return self.class_ids
+
+
+def _scene_of(trial: Trial) -> _Scene:
+    package = trial.case.package
+    if _played(trial) == LABELS and trial.truth is not None:
+        log = trial.result_log(package)
+        return _Scene([log.frames], log.results, trial.truth.of_all(log.frames), trial.truth.class_map)
+    log = trial.sequence_log(package)
+    threshold = package.spec.decoding.score_threshold
+    truths = [_own(result, package.spec.classes, threshold) for result in log.results]
+    streams = (
+        [list(frames) for _, frames in groupby(log.frames, key=recording_of)] if trial.case.timing else [log.frames]
+    )
+    return _Scene(streams, log.results, truths, ClassMap.identity(package.spec.classes))
+
+
+def _newest(streams: Sequence[Sequence[FrameKey]], durations_ns: Ints) -> Ints:
+    """`newest_finished` of each stream by itself, numbered through all of them."""
+    found: list[Ints] = []
+    first = 0
+    for stream in streams:
+        newest = newest_finished(stream, durations_ns)
+        found.append(np.where(newest < 0, -1, newest + first))
+        first += len(stream)
+    return np.concatenate(found)
+
+
+def _holds_something(truth: LabelledFrame | LabelledMask | None) -> bool:
+    return bool(truth.objects) if isinstance(truth, LabelledFrame) else truth is not None
+
+
+def _own(result: Result, classes: Sequence[str], threshold: float) -> LabelledFrame | LabelledMask:
+    """What the engine reports of a frame, as if it were its label."""
+    if isinstance(result, SegmentationMap):
+        return _OwnMask(Path(), result.class_ids)
+    shown = result.at_least(threshold)
+    boxes = ((int(class_id), box) for class_id, box in zip(shown.class_ids, shown.boxes_px.tolist(), strict=True))
+    return LabelledFrame(tuple(LabelledObject(classes[class_id], tuple(box)) for class_id, box in boxes))
+
+
+def _read(evidence: KeptEvidence, name: str) -> Measured:
+    values, frames = evidence.evidence.values, evidence.evidence.samples
+    note = str(values["timing_note"])
+    if not values["timed"]:
+        return Measured(None, frames, "frames", note=note, evidence=evidence.sha256)
+    figure, loss = name.removesuffix("_loss"), name.endswith("_loss")
+    streamed, offline = (side_of(evidence, side, figure) for side in (STREAMED, OFFLINE))
+    draws = bootstrap_draws(frames)
+    drawn = offline.drawn(draws) - streamed.drawn(draws) if loss else streamed.drawn(draws)
+    (interval,) = intervals_of_shares(drawn[:, None], frames, lowest=-1.0 if loss else 0.0)
+    got = offline.got - streamed.got if loss else streamed.got
+    beside = f"offline {offline.got:.3f}, streaming {streamed.got:.3f}, results {_age_ms(evidence):.0f} ms old"
+    remedy = f"label at least {LEAST_FRAMES} frames" if frames < LEAST_FRAMES else ""
+    words = "; ".join(filter(None, (beside, note)))
+    measured = Measured(got, frames, "frames", interval, note=words, remedy=remedy, evidence=evidence.sha256)
+    return _can_only_pass(measured, loss=loss) if values["only_slower"] else measured
+
+
+def _age_ms(evidence: KeptEvidence) -> float:
+    """Median age of the result that was in use."""
+    return float(np.median(np.asarray(evidence.arrays["age_ns"], np.float64)) / 1e6)
+
+
+def _can_only_pass(measured: Measured, *, loss: bool) -> Measured:
+    """Durations among other programs are no shorter than alone, so alone the engine streams no worse."""
+    low, high = (-np.inf, np.inf) if measured.interval is None else (measured.interval.low, measured.interval.high)
+    interval = Interval(-np.inf, high) if loss else Interval(low, np.inf)
+    return replace(measured, interval=interval, remedy="end them and measure again")
