@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,20 +11,36 @@ from typing import Any
 from perception.errors import SourceError
 from perception.sources.drive import DRIVE_FILE
 from perception.sources.kitti_raw import CAMERA_FOLDERS
+from perception.sources.nuscenes import SAMPLE_TABLES
 from perception.sources.pictures import PICTURE_SUFFIXES, picture_files
 from perception.sources.prefetch import Prefetched
 from perception.sources.source import Recording
 
-SOURCES: dict[str, tuple[str, str]] = {
-    "drive": ("perception.sources.drive", "DriveSource"),
-    "kitti_raw": ("perception.sources.kitti_raw", "KittiRaw"),
-    "image_folder": ("perception.sources.image_folder", "ImageFolder"),
-    "video": ("perception.sources.video", "VideoSource"),
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where a kind of recording is read, and the extra that brings the libraries for it."""
+
+    module: str
+    name: str
+    extra: str | None = None
+
+
+SOURCES: dict[str, Kind] = {
+    "drive": Kind("perception.sources.drive", "DriveSource"),
+    "image_folder": Kind("perception.sources.image_folder", "ImageFolder"),
+    "kitti_raw": Kind("perception.sources.kitti_raw", "KittiRaw"),
+    "mcap": Kind("perception.sources.mcap_file", "McapFile", "recordings"),
+    "nuscenes": Kind("perception.sources.nuscenes", "NuScenes"),
+    "rosbag2": Kind("perception.sources.rosbag2", "Rosbag2", "recordings"),
+    "video": Kind("perception.sources.video", "VideoSource"),
 }
+BAG_FILE = "metadata.yaml"
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".h264", ".h265", ".hevc")
 UNDERSTOOD = (
-    f"a folder with {DRIVE_FILE}, a KITTI raw drive (image_00/data …), a folder of pictures "
-    f"({' '.join(PICTURE_SUFFIXES)}) or a video file ({' '.join(VIDEO_SUFFIXES)})"
+    f"a folder with {DRIVE_FILE}, a rosbag2 folder ({BAG_FILE}), a KITTI raw drive (image_00/data …), a nuScenes "
+    f"folder (v1.0-…/sample_data.json), a folder of pictures ({' '.join(PICTURE_SUFFIXES)}), an MCAP file (.mcap) or a "
+    f"video file ({' '.join(VIDEO_SUFFIXES)})"
 )
 
 
@@ -31,12 +48,18 @@ def source_class(kind: str) -> Any:  # noqa: ANN401  (constructors differ by kin
     """The class of a kind of recording.
 
     Raises:
-        SourceError: unknown kind.
+        SourceError: unknown kind, or its libraries are not installed.
     """
     if kind not in SOURCES:
         raise SourceError(f"kind of recording {kind!r} is unknown, expected one of {', '.join(SOURCES)}")
-    module, name = SOURCES[kind]
-    return getattr(import_module(module), name)
+    entry = SOURCES[kind]
+    try:
+        return getattr(import_module(entry.module), entry.name)
+    except ModuleNotFoundError as error:
+        raise SourceError(
+            f"{error.name} is not installed, expected it for recordings of kind {kind}; run: "
+            f"pip install 'tollgate[{entry.extra}]'"
+        ) from error
 
 
 def open_source(path: Path, *, cameras: Sequence[str] = ()) -> Prefetched:
@@ -78,6 +101,10 @@ def kind_at(path: Path) -> str:
         return _kind_of_file(path)
     if (path / DRIVE_FILE).is_file():
         return "drive"
+    if (path / BAG_FILE).is_file():
+        return "rosbag2"
+    if any(path.glob(SAMPLE_TABLES)):
+        return "nuscenes"
     if any((folder / "data").is_dir() for folder in path.glob(CAMERA_FOLDERS)):
         return "kitti_raw"
     if picture_files(path):
@@ -88,6 +115,8 @@ def kind_at(path: Path) -> str:
 def _kind_of_file(path: Path) -> str:
     if path.name == DRIVE_FILE:
         return "drive"
+    if path.suffix.lower() == ".mcap":
+        return "mcap"
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return "video"
     suffix = path.suffix or "without a suffix"
