@@ -23,11 +23,41 @@ from perception.results import Result
 
 
 class Status(str, Enum):
-    """What became of a frame."""
+    """What became of a frame.
+
+    ON_TIME, LATE: its own result, within the deadline or after it. SKIPPED: never started, no result. STALE: the result
+    of an earlier frame is given again, with its age. DEGRADED: in time, but from a smaller engine or of a camera that is
+    not well. FAULT: the engine failed, or the picture is not fit to be looked at.
+    """
 
     ON_TIME = "ON_TIME"
     LATE = "LATE"
     SKIPPED = "SKIPPED"
+    STALE = "STALE"
+    DEGRADED = "DEGRADED"
+    FAULT = "FAULT"
+
+
+@dataclass(frozen=True, slots=True)
+class Instants:
+    """When things happened to a frame, in nanoseconds of the runtime's own steady clock; all 0 where nobody kept time.
+
+    Attributes:
+        captured_ns: the sensor took it; `Frame.captured_ns` is the same instant on the recording's clock.
+        arrived_ns: it reached the runtime.
+        started_ns: work on it began.
+        finished_ns: its result was published.
+    """
+
+    captured_ns: int = 0
+    arrived_ns: int = 0
+    started_ns: int = 0
+    finished_ns: int = 0
+
+    @property
+    def age_ns(self) -> int:
+        """From capture to publication."""
+        return self.finished_ns - self.captured_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +88,16 @@ class FrameResult:
 
     Attributes:
         frame: the picture it belongs to.
-        result: None where the frame was skipped.
+        result: None where there is none: skipped, or a fault. Where the status is STALE, an earlier frame's.
         timings: what it cost.
         status: ON_TIME where `timings.total_ns` is at most `deadline_ns`.
         deadline_ns: the budget it was judged by.
+        model: which of several models; empty where there is one.
+        instants: when things happened to it.
+        age_ns: from the capture of the frame the result belongs to until publication; 0 in lock-step.
+        causes: why the status is what it is, where that is not plain: what the camera or the engine suffers from.
+        set_id: number of the set of frames, one a camera, that were captured together; None where nothing is paired.
+        skew_ns: its capture after the set's first.
     """
 
     frame: Frame
@@ -69,6 +105,12 @@ class FrameResult:
     timings: Timings
     status: Status
     deadline_ns: int
+    model: str = ""
+    instants: Instants = Instants()
+    age_ns: int = 0
+    causes: tuple[str, ...] = ()
+    set_id: int | None = None
+    skew_ns: int = 0
 
 
 class Pipeline:

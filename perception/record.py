@@ -3,7 +3,7 @@
 ::
 
     {"format":"tollgate-run/1","package_sha256":…,"engine_sha256":…,"recording":{…},"profile":…,"classes":[…], …}
-    {"camera_id":"front","frame_id":0,"captured_ns":…,"name":"000000","result":{…},"timing":{…}}
+    {"model":"","camera_id":"front","frame_id":0,"captured_ns":…,"name":"000000","result":{…},"timing":{…}}
     …
     {"summary":{"complete":true,"frames":300,"results_sha256":…}}
 
@@ -11,7 +11,7 @@
 
     {"boxes_px":[[x1,y1,x2,y2],…],"scores":[…],"class_ids":[…]}              shortest digits that give the same float32
     {"width_px":…,"height_px":…,"grid":[h,w],"runs":[class,length,class,length,…]}           row by row over the grid
-    null                                                                                    the frame was skipped
+    null                                                                          the frame was skipped, or a fault
 
 Everything that depends on the clock stands under `timing`, the status too, since it says whether a frame came late. Two
 lock-step runs of one package over one recording are equal byte for byte without it, and `results_sha256` is the digest
@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,7 +40,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from hw_profiles.yaml_files import complaints_of
 from perception.errors import EvidenceError
 from perception.package import EnginePackage
-from perception.pipeline import FrameResult, Status, Timings
+from perception.pipeline import FrameResult, Instants, Status, Timings
 from perception.results import Detections, Result, SegmentationMap
 from perception.sources.digest import sha256_of_recording
 from perception.sources.table import kind_and_path
@@ -127,6 +127,12 @@ class LoggedFrame:
     timings: Timings
     status: Status
     deadline_ns: int
+    model: str = ""
+    instants: Instants = Instants()
+    age_ns: int = 0
+    causes: tuple[str, ...] = ()
+    set_id: int | None = None
+    skew_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +190,22 @@ def fields_from_frame(outcome: FrameResult) -> dict[str, object]:
     """A published frame as the fields of its line."""
     frame = outcome.frame
     return {
+        "model": outcome.model,
         "camera_id": frame.camera_id,
         "frame_id": frame.frame_id,
         "captured_ns": frame.captured_ns,
         "name": frame.name,
         "result": None if outcome.result is None else _fields_from_result(outcome.result),
-        "timing": {"status": outcome.status.value, "deadline_ns": outcome.deadline_ns, **asdict(outcome.timings)},
+        "timing": {
+            "status": outcome.status.value,
+            "deadline_ns": outcome.deadline_ns,
+            **_as_fields(outcome.timings),
+            **_as_fields(outcome.instants),
+            "age_ns": outcome.age_ns,
+            "causes": outcome.causes,
+            "set_id": outcome.set_id,
+            "skew_ns": outcome.skew_ns,
+        },
     }
 
 
@@ -199,18 +215,27 @@ def frame_from_fields(fields: Mapping[str, Any]) -> LoggedFrame:
     Raises:
         KeyError, TypeError, ValueError: not the fields of a frame.
     """
-    timing = dict(fields["timing"])
-    status, deadline_ns = Status(timing.pop("status")), int(timing.pop("deadline_ns"))
+    timing = fields["timing"]
     return LoggedFrame(
+        model=fields["model"],
         camera_id=fields["camera_id"],
         frame_id=int(fields["frame_id"]),
         captured_ns=int(fields["captured_ns"]),
         name=fields["name"],
         result=None if fields["result"] is None else _result_from_fields(fields["result"]),
-        timings=Timings(**timing),
-        status=status,
-        deadline_ns=deadline_ns,
+        timings=Timings(**{name: timing[name] for name in Timings.__slots__}),
+        status=Status(timing["status"]),
+        deadline_ns=int(timing["deadline_ns"]),
+        instants=Instants(**{name: timing[name] for name in Instants.__slots__}),
+        age_ns=int(timing["age_ns"]),
+        causes=tuple(timing["causes"]),
+        set_id=timing["set_id"],
+        skew_ns=int(timing["skew_ns"]),
     )
+
+
+def _as_fields(record: Timings | Instants) -> dict[str, int]:
+    return {name: getattr(record, name) for name in record.__slots__}
 
 
 def _fields_from_result(result: Result) -> dict[str, object]:

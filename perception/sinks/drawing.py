@@ -29,7 +29,14 @@ PALETTE: tuple[Colour, ...] = (
     (167, 121, 204),
     (225, 225, 225),
 )
-STATUS_COLOURS = {Status.ON_TIME: (115, 158, 0), Status.LATE: (0, 94, 213), Status.SKIPPED: (130, 130, 130)}
+STATUS_COLOURS = {
+    Status.ON_TIME: (115, 158, 0),
+    Status.LATE: (0, 94, 213),
+    Status.SKIPPED: (130, 130, 130),
+    Status.STALE: (66, 150, 215),
+    Status.DEGRADED: (0, 159, 230),
+    Status.FAULT: (60, 30, 190),
+}
 UNTINTED = frozenset({"background", "unlabelled", "unlabeled", "void", "other"})
 
 _STRIP, _TRACK, _WHITE, _DIM, _BLACK = (32, 28, 26), (74, 68, 64), (245, 245, 245), (176, 172, 168), (12, 12, 12)
@@ -237,7 +244,7 @@ def _draw_strip(strip: Pixels, outcome: FrameResult, pen: _Pen) -> None:
     for text in (f"frame {outcome.frame.frame_id}", _clock(outcome.frame.captured_ns)):
         if free_from + pen.text_size(text)[0] + gap + pen.text_size(latency)[0] <= free_to:
             free_from = pen.write(strip, text, left_px=free_from, middle_px=middle, colour=_DIM) + gap
-    if outcome.status is Status.SKIPPED or free_from + pen.text_size(latency)[0] > free_to:
+    if outcome.result is None or free_from + pen.text_size(latency)[0] > free_to:
         return
     free_to -= pen.text_size(latency)[0]
     pen.write(strip, latency, left_px=free_to, middle_px=middle, colour=_WHITE)

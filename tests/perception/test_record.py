@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from perception.errors import EvidenceError
-from perception.pipeline import FrameResult, Status
+from perception.pipeline import FrameResult, Instants, Status
 from perception.record import RunHeader, fields_from_frame, frame_from_fields, line_of, read_run_log
 from perception.results import Detections, SegmentationMap
 from perception.sinks.run_log import RunLogWriter
@@ -52,6 +53,23 @@ def test_everything_that_was_written_is_read_back(tmp_path):
         assert (frame.camera_id, frame.frame_id) == ("front", original.frame.frame_id)
         assert (frame.captured_ns, frame.name) == (original.frame.captured_ns, original.frame.name)
     assert log.frames[2].result is None
+
+
+def test_times_age_causes_and_companions_of_a_frame_come_back(tmp_path):
+    published = replace(
+        outcome(4),
+        status=Status.STALE,
+        model="signs",
+        instants=Instants(captured_ns=5, arrived_ns=7, started_ns=9, finished_ns=40),
+        age_ns=135,
+        causes=("front: frozen", "engine hung, restarted"),
+        set_id=12,
+        skew_ns=-3,
+    )
+    (frame,) = read_run_log(written(tmp_path / "run.jsonl", [published])).frames
+    assert (frame.model, frame.status, frame.causes) == ("signs", Status.STALE, published.causes)
+    assert (frame.instants, frame.age_ns, frame.set_id, frame.skew_ns) == (published.instants, 135, 12, -3)
+    assert frame.instants.age_ns == 35
 
 
 @given(arrays(np.float32, (3, 4), elements=FLOATS), arrays(np.float32, (3,), elements=FLOATS))
