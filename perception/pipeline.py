@@ -25,9 +25,9 @@ from perception.results import Result
 class Status(str, Enum):
     """What became of a frame.
 
-    ON_TIME, LATE: its own result, within the deadline or after it. SKIPPED: never started, no result. STALE: the result
-    of an earlier frame is given again, with its age. DEGRADED: in time, but from a smaller engine or of a camera that is
-    not well. FAULT: the engine failed, or the picture is not fit to be looked at.
+    ON_TIME, LATE: its own result, within the deadline or after it. SKIPPED: never started, no result. STALE: the
+    result of an earlier frame is given again, with its age. DEGRADED: in time, but from a smaller engine or of a camera
+    that is not well. FAULT: the engine failed, or the picture is not fit to be looked at.
     """
 
     ON_TIME = "ON_TIME"

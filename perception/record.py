@@ -46,6 +46,7 @@ from perception.sources.digest import sha256_of_recording
 from perception.sources.table import kind_and_path
 
 _LIBRARIES = ("tollgate", "numpy", "opencv-python", "av", "onnxruntime", "tensorrt")
+_NO_INSTANTS = Instants()
 _SHA256 = r"^[0-9a-f]{64}$"
 
 
@@ -128,7 +129,7 @@ class LoggedFrame:
     status: Status
     deadline_ns: int
     model: str = ""
-    instants: Instants = Instants()
+    instants: Instants = _NO_INSTANTS
     age_ns: int = 0
     causes: tuple[str, ...] = ()
     set_id: int | None = None
