@@ -8,6 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from pydantic import JsonValue
+
 from perception.cli import EXIT_FAILED, EXIT_PASSED
 from perception.errors import SourceError
 from perception.package import EnginePackage, open_package
@@ -20,6 +22,9 @@ from perception.sinks.table import open_sink
 from perception.sources.source import FrameSource
 from perception.sources.table import open_source
 from perception.terminal import Terminal
+
+SINK_OPTIONS = {"log": "run_log", "overlay": "overlay", "mcap": "mcap", "rerun": "rerun", "view": "view"}
+"""Option → kind of sink."""
 
 
 class Loop(Protocol):
@@ -59,6 +64,16 @@ def add_sink_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where results go and what makes the verb fail."""
     parser.add_argument("--log", type=Path, metavar="FILE", help="write a run log (JSON lines, one a frame)")
     parser.add_argument("--overlay", type=Path, metavar="FOLDER", help="write an annotated video for each camera")
+    parser.add_argument("--mcap", type=Path, metavar="FILE", help="write an MCAP file that Foxglove opens")
+    parser.add_argument("--rerun", type=Path, metavar="FILE", help="write a recording for Rerun (.rrd)")
+    parser.add_argument(
+        "--view",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="HOST:PORT",
+        help="show the run in Rerun's viewer: one that is open there, or a new one here",
+    )
     parser.add_argument(
         "--max-late",
         type=fraction,
@@ -82,11 +97,12 @@ def drive(arguments: argparse.Namespace, terminal: Terminal, *, verb: str, loop:
         open_pipeline(package, score_threshold=arguments.score, threads=arguments.threads) as pipeline,
         terminal.progress(f"{verb}: {arguments.recording}", frame_total(source, arguments.frames)) as step,
     ):
-        sinks = _sinks_of(arguments, package, verb=verb)
+        header = header_of(arguments, package, source, verb=verb) if wants_sinks(arguments) else None
+        sinks = [] if header is None else sinks_of(arguments, header)
         tally = loop(pipeline, source, sinks=sinks, on_frame=lambda _: step(), limit=arguments.frames)
-    _show_tally(tally, terminal, package=package, title=f"{package.manifest.name} on {arguments.recording}")
+    show_tally(tally, terminal, package=package, title=f"{package.manifest.name} on {arguments.recording}")
     terminal.result({"package": package.sha256, **tally.to_dict()})
-    return _exit_code(tally, terminal, max_late=arguments.max_late)
+    return exit_code_of(tally, terminal, max_late=arguments.max_late)
 
 
 def package_of(arguments: argparse.Namespace) -> EnginePackage:
@@ -124,7 +140,7 @@ def frame_total(source: FrameSource, limit: int | None) -> int | None:
     return total if limit is None else min(total, limit)
 
 
-def _show_tally(tally: Tally, terminal: Terminal, *, package: EnginePackage, title: str) -> None:
+def show_tally(tally: Tally, terminal: Terminal, *, package: EnginePackage, title: str) -> None:
     """Print what happened: latencies by stage with their sample counts, then frames by camera and status."""
     latency_rows = [latency_row(name, recorder.to_dict()) for name, recorder in tally.stages.items()]
     terminal.table(f"{title} — latency, ms", ("stage", "p50", "p90", "p99", "p99.9", "max", "samples"), latency_rows)
@@ -138,23 +154,48 @@ def _show_tally(tally: Tally, terminal: Terminal, *, package: EnginePackage, tit
     )
 
 
-def _sinks_of(arguments: argparse.Namespace, package: EnginePackage, *, verb: str) -> list[Sink]:
-    wanted = {"run_log": arguments.log, "overlay": arguments.overlay}
-    paths = {kind: path for kind, path in wanted.items() if path is not None}
-    if not paths:
-        return []
-    options = {"verb": verb, "cameras": arguments.camera, "frames": arguments.frames, "score": arguments.score}
-    header = RunHeader.of(package, arguments.recording, options=options)
+def wants_sinks(arguments: argparse.Namespace) -> bool:
+    """Whether anything is to be written or shown."""
+    return any(getattr(arguments, option) is not None for option in SINK_OPTIONS)
+
+
+def header_of(
+    arguments: argparse.Namespace,
+    package: EnginePackage,
+    source: FrameSource,
+    *,
+    verb: str,
+    simulated: bool = False,
+    **options: JsonValue,
+) -> RunHeader:
+    """The conditions of this run; what depends on the clock, or changes no result, is no option of it."""
+    told = {"verb": verb, "cameras": arguments.camera, "frames": arguments.frames, "score": arguments.score, **options}
+    return RunHeader.of(package, arguments.recording, options=told, cameras=source.cameras, simulated=simulated)
+
+
+def sinks_of(arguments: argparse.Namespace, header: RunHeader) -> list[Sink]:
+    """Open every sink that was asked for; where one cannot be opened, those before it leave nothing.
+
+    Raises:
+        OutputError: one cannot be opened.
+    """
+    wanted = {kind: getattr(arguments, option) for option, kind in SINK_OPTIONS.items()}
     sinks: list[Sink] = []
     with ExitStack() as undone:
-        for kind, path in paths.items():
-            sinks.append(open_sink(kind, path, header))
-            undone.callback(sinks[-1].abort)
+        for kind, path in wanted.items():
+            if path is not None:
+                sinks.append(open_sink(kind, path, header))
+                undone.callback(sinks[-1].abort)
         undone.pop_all()
     return sinks
 
 
-def _exit_code(tally: Tally, terminal: Terminal, *, max_late: float | None) -> int:
+def exit_code_of(tally: Tally, terminal: Terminal, *, max_late: float | None) -> int:
+    """1 where more frames than allowed were not in time.
+
+    Raises:
+        SourceError: there was no frame at all.
+    """
     frames = sum(tally.frames.values())
     if frames == 0:
         raise SourceError("the recording has no frames, expected at least 1; choose another recording or --camera")
