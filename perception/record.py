@@ -43,6 +43,7 @@ from perception.frame import Frame
 from perception.package import EnginePackage
 from perception.pipeline import FrameResult, Instants, Status, Timings
 from perception.results import Detections, Result, SegmentationMap
+from perception.sources.cameras import is_live, named
 from perception.sources.digest import sha256_of_recording
 from perception.sources.source import Camera
 from perception.sources.table import kind_and_path
@@ -297,6 +298,8 @@ def on_simulated_clock(outcome: FrameResult) -> FrameResult:
 
 
 def _recording_entry(recording: Path) -> RecordingEntry:
+    if is_live(recording):
+        return RecordingEntry(name=named(recording), sha256=None)
     _, place = kind_and_path(recording)
     return RecordingEntry(name=place.resolve().name, sha256=sha256_of_recording(place))
 

@@ -19,7 +19,7 @@ class Clock(str, Enum):
     LOG = "the time at which it was logged"
     FILE = "the time in the video file"
     NOMINAL = "made up from the frame rate"
-    ARRIVAL = "the monotonic clock of this machine, at arrival"
+    MONOTONIC = "this machine's monotonic clock"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from perception.errors import SourceError
+from perception.sources.cameras import LIVE_UNDERSTOOD, is_live, named, open_cameras
 from perception.sources.drive import DRIVE_FILE
 from perception.sources.kitti_raw import CAMERA_FOLDERS
 from perception.sources.nuscenes import SAMPLE_TABLES
 from perception.sources.pictures import PICTURE_SUFFIXES, picture_files
 from perception.sources.prefetch import Prefetched
-from perception.sources.source import Recording
+from perception.sources.source import FrameSource, Recording
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts
 UNDERSTOOD = (
     f"a folder with {DRIVE_FILE}, a rosbag2 folder ({BAG_FILE}), a KITTI raw drive (image_00/data …), a nuScenes "
     f"folder (v1.0-…/sample_data.json), a folder of pictures ({' '.join(PICTURE_SUFFIXES)}), an MCAP file (.mcap) or a "
-    f"video file ({' '.join(VIDEO_SUFFIXES)})"
+    f"video file ({' '.join(VIDEO_SUFFIXES)}), or {LIVE_UNDERSTOOD}"
 )
 
 
@@ -72,9 +73,20 @@ def open_source(path: Path, *, cameras: Sequence[str] = ()) -> Prefetched:
     Raises:
         SourceError: nothing lies there, nothing that is understood, or it cannot be opened.
     """
+    if is_live(path):
+        raise SourceError(f"{named(path)}: is a running camera, expected a recording; play cameras with: tollgate run")
     kind, path = kind_and_path(path)
     recording: Recording = source_class(kind)(path, cameras=cameras)
     return Prefetched(recording)
+
+
+def open_frames(path: Path, *, cameras: Sequence[str] = ()) -> FrameSource:
+    """Open the recording or the running cameras at `path`: `open_source` or `open_cameras`.
+
+    Raises:
+        SourceError: nothing that is understood is there, or it cannot be opened.
+    """
+    return open_cameras(path, cameras=cameras) if is_live(path) else open_source(path, cameras=cameras)
 
 
 def kind_and_path(path: Path) -> tuple[str, Path]:

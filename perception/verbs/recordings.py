@@ -20,7 +20,7 @@ from perception.runtime import OnFrame, Tally
 from perception.sinks.sink import Sink
 from perception.sinks.table import open_sink
 from perception.sources.source import FrameSource
-from perception.sources.table import open_source
+from perception.sources.table import open_frames
 from perception.terminal import Terminal
 
 SINK_OPTIONS = {"log": "run_log", "overlay": "overlay", "mcap": "mcap", "rerun": "rerun", "view": "view"}
@@ -46,7 +46,9 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what every verb that runs frames needs."""
     parser.add_argument("package", type=Path, help="engine package folder, or a release folder with --require-release")
     parser.add_argument(
-        "recording", type=Path, help="video file, picture folder, KITTI raw drive, or drive.yaml folder"
+        "recording",
+        type=Path,
+        help="recording (video, MCAP, rosbag2, KITTI raw …) or running cameras; docs/recordings.md",
     )
     parser.add_argument("--camera", action="append", default=[], metavar="ID", help="only this camera; may be repeated")
     parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames (default: all)")
@@ -124,7 +126,7 @@ def recording_of(arguments: argparse.Namespace) -> Iterator[FrameSource]:
     Raises:
         SourceError: nothing readable lies there.
     """
-    source = open_source(arguments.recording, cameras=arguments.camera)
+    source = open_frames(arguments.recording, cameras=arguments.camera)
     try:
         yield source
     finally:

@@ -24,7 +24,7 @@ from typing import Any
 
 from perception import runtime
 from perception.cli import EXIT_FAILED
-from perception.errors import OutputError
+from perception.errors import OutputError, SourceError
 from perception.package import EnginePackage
 from perception.pipeline import Pipeline, open_pipeline
 from perception.record import RunHeader, incomplete_path, read_run_log
@@ -32,6 +32,7 @@ from perception.resume import Resumed, interrupted_log
 from perception.runtime import OnFrame, Tally
 from perception.sinks.comparison import Comparison
 from perception.sinks.sink import Sink
+from perception.sources.cameras import is_live, named
 from perception.sources.excerpt import Excerpt
 from perception.sources.source import FrameSource
 from perception.terminal import Terminal
@@ -77,6 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """See `perception.cli.VerbModule`."""
     _refuse_what_contradicts(arguments)
+    if is_live(arguments.recording):
+        raise SourceError(f"{named(arguments.recording)}: is a running camera, expected a recording; use: tollgate run")
     package = package_of(arguments)
     with (
         recording_of(arguments) as source,
@@ -127,11 +130,11 @@ def _replayed(
 
 def _played(
     arguments: argparse.Namespace,
-    pipeline: Any,
+    pipeline: Any,  # noqa: ANN401  (what stands in for a pipeline in lock-step is none in paced replay)
     source: FrameSource,
     *,
     sinks: Sequence[Sink],
-    on_frame: OnFrame,  # noqa: ANN401  (a pipeline, or what stands in for one in lock-step)
+    on_frame: OnFrame,
 ) -> Tally:
     loop = partial(runtime.run, speed=arguments.speed or 1.0) if arguments.paced else runtime.replay
     return loop(pipeline, source, sinks=sinks, on_frame=on_frame, limit=arguments.frames)
