@@ -197,7 +197,7 @@ class SenderClock:
 
     A picture cannot arrive before it was taken, so the least delay seen between stamp and arrival is taken as none:
     what comes late, in a burst after a stall, is dated back to when it was taken. The least of the last 10 to 20 s
-    counts, so that clocks of different speed do not drift apart. What stays unknown is the delay that every picture has.
+    counts, so that clocks of different speed do not drift apart. The delay that every picture has stays unknown.
     """
 
     def __init__(self) -> None:
