@@ -19,7 +19,7 @@ from perception.release_client import verify_release
 from perception.runtime import OnFrame, Tally
 from perception.sinks.sink import Sink
 from perception.sinks.table import open_sink
-from perception.sources.source import FrameSource
+from perception.sources.source import Camera, FrameSource
 from perception.sources.table import open_frames
 from perception.terminal import Terminal
 
@@ -99,8 +99,7 @@ def drive(arguments: argparse.Namespace, terminal: Terminal, *, verb: str, loop:
         open_pipeline(package, score_threshold=arguments.score, threads=arguments.threads) as pipeline,
         terminal.progress(f"{verb}: {arguments.recording}", frame_total(source, arguments.frames)) as step,
     ):
-        header = header_of(arguments, package, source, verb=verb) if wants_sinks(arguments) else None
-        sinks = [] if header is None else sinks_of(arguments, header)
+        sinks = sinks_of(arguments, package, verb=verb, cameras=source.cameras)
         tally = loop(pipeline, source, sinks=sinks, on_frame=lambda _: step(), limit=arguments.frames)
     show_tally(tally, terminal, package=package, title=f"{package.manifest.name} on {arguments.recording}")
     terminal.result({"package": package.sha256, **tally.to_dict()})
@@ -156,30 +155,40 @@ def show_tally(tally: Tally, terminal: Terminal, *, package: EnginePackage, titl
     )
 
 
+def sinks_of(
+    arguments: argparse.Namespace,
+    package: EnginePackage,
+    *,
+    verb: str,
+    more: Mapping[str, JsonValue] | None = None,
+    cameras: Sequence[Camera] = (),
+) -> list[Sink]:
+    """Open every sink that was asked for; `more` goes into the header's options.
+
+    Raises:
+        OutputError: one cannot be opened; then none stays.
+    """
+    if not wants_sinks(arguments):
+        return []
+    options = options_of(arguments, verb=verb) | dict(more or {})
+    return open_sinks(arguments, RunHeader.of(package, arguments.recording, options=options, cameras=cameras))
+
+
 def wants_sinks(arguments: argparse.Namespace) -> bool:
     """Whether anything is to be written or shown."""
     return any(getattr(arguments, option) is not None for option in SINK_OPTIONS)
 
 
-def header_of(
-    arguments: argparse.Namespace,
-    package: EnginePackage,
-    source: FrameSource,
-    *,
-    verb: str,
-    simulated: bool = False,
-    **options: JsonValue,
-) -> RunHeader:
-    """The conditions of this run; what depends on the clock, or changes no result, is no option of it."""
-    told = {"verb": verb, "cameras": arguments.camera, "frames": arguments.frames, "score": arguments.score, **options}
-    return RunHeader.of(package, arguments.recording, options=told, cameras=source.cameras, simulated=simulated)
+def options_of(arguments: argparse.Namespace, *, verb: str) -> dict[str, JsonValue]:
+    """What a run was told and its results depend on, by the option's name."""
+    return {"verb": verb, "cameras": arguments.camera, "frames": arguments.frames, "score": arguments.score}
 
 
-def sinks_of(arguments: argparse.Namespace, header: RunHeader) -> list[Sink]:
-    """Open every sink that was asked for; where one cannot be opened, those before it leave nothing.
+def open_sinks(arguments: argparse.Namespace, header: RunHeader) -> list[Sink]:
+    """Open every sink that was asked for under one header.
 
     Raises:
-        OutputError: one cannot be opened.
+        OutputError: one cannot be opened; then none stays.
     """
     wanted = {kind: getattr(arguments, option) for option, kind in SINK_OPTIONS.items()}
     sinks: list[Sink] = []

@@ -41,13 +41,13 @@ from perception.verbs.recordings import (
     add_sink_arguments,
     exit_code_of,
     frame_total,
-    header_of,
+    open_sinks,
+    options_of,
     package_of,
     positive,
     positive_number,
     recording_of,
     show_tally,
-    sinks_of,
     wants_sinks,
 )
 
@@ -107,19 +107,10 @@ def _replayed(
     """Play the recording; what it was compared with, where that was asked for."""
     if not wants_sinks(arguments) and arguments.compare is None:
         return _played(arguments, pipeline, source, sinks=(), on_frame=on_frame), None
-    header = header_of(
-        arguments,
-        package,
-        source,
-        verb="replay",
-        simulated=not arguments.paced and arguments.clock != "measured",
-        start_s=arguments.start,
-        duration_s=arguments.duration,
-        laps=arguments.loop,
-    )
+    header = _header_of(arguments, package, source)
     comparison = _comparison_of(arguments, header)
     resumed = Resumed(pipeline, interrupted_log(arguments.log, header)) if arguments.resume else pipeline
-    sinks: list[Sink] = sinks_of(arguments, header)
+    sinks: list[Sink] = open_sinks(arguments, header)
     if comparison is not None:
         sinks.append(comparison)
     tally = _played(arguments, resumed, source, sinks=sinks, on_frame=on_frame)
@@ -138,6 +129,17 @@ def _played(
 ) -> Tally:
     loop = partial(runtime.run, speed=arguments.speed or 1.0) if arguments.paced else runtime.replay
     return loop(pipeline, source, sinks=sinks, on_frame=on_frame, limit=arguments.frames)
+
+
+def _header_of(arguments: argparse.Namespace, package: EnginePackage, source: FrameSource) -> RunHeader:
+    part = {"start_s": arguments.start, "duration_s": arguments.duration, "laps": arguments.loop}
+    return RunHeader.of(
+        package,
+        arguments.recording,
+        options=options_of(arguments, verb="replay") | part,
+        cameras=source.cameras,
+        simulated=not arguments.paced and arguments.clock != "measured",
+    )
 
 
 def _comparison_of(arguments: argparse.Namespace, header: RunHeader) -> Comparison | None:

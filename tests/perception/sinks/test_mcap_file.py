@@ -16,6 +16,7 @@ from perception.sources.mcap_file import McapFile
 from tests.perception.sinks.outcomes import HEADER, detections, outcome, segmentation, skipped
 
 LINE_LOOP = 2
+ROADS = HEADER.model_copy(update={"classes": ("background", "road")})
 
 
 def written(path: Path, *outcomes: Any, header: RunHeader = HEADER) -> Path:
@@ -67,7 +68,7 @@ def test_a_segmentation_is_outlined_in_pixels_of_the_picture(tmp_path):
     path = written(
         tmp_path / "run.mcap",
         outcome(0, segmentation(320, 180)),
-        header=HEADER.model_copy(update={"classes": ("background", "road")}),
+        header=ROADS,
     )
     (annotations,) = messages(path, "/front/annotations")
     (outline,) = annotations.points
