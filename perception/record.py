@@ -26,7 +26,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,10 +39,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from hw_profiles.yaml_files import complaints_of
 from perception.errors import EvidenceError
+from perception.frame import Frame
 from perception.package import EnginePackage
 from perception.pipeline import FrameResult, Instants, Status, Timings
 from perception.results import Detections, Result, SegmentationMap
+from perception.sources.cameras import is_live, named
 from perception.sources.digest import sha256_of_recording
+from perception.sources.source import Camera
 from perception.sources.table import kind_and_path
 
 _LIBRARIES = ("tollgate", "numpy", "opencv-python", "av", "onnxruntime", "tensorrt")
@@ -55,10 +58,10 @@ class _Strict(BaseModel):
 
 
 class RecordingEntry(_Strict):
-    """Which recording: its name on disk and the digest of all its bytes (`sha256_of_recording`)."""
+    """Which recording: its name, and the digest of all its bytes (`sha256_of_recording`); None where it is live."""
 
     name: str
-    sha256: str = Field(pattern=_SHA256)
+    sha256: str | None = Field(pattern=_SHA256)
 
 
 class RunHeader(_Strict):
@@ -67,7 +70,10 @@ class RunHeader(_Strict):
     Attributes:
         package_sha256: digest of the package's manifest.
         engine_sha256: digest of the engine's bytes.
+        files: every other file of the package → its digest.
         recording: what was played.
+        clocks: camera → what its `captured_ns` are, in the words of `perception.sources.source.Clock`.
+        clock: what `timing` tells: `measured` on this machine, or `simulated`, where work takes no time.
         profile: name of the hardware profile.
         classes: what class ids mean.
         versions: library → version.
@@ -77,24 +83,44 @@ class RunHeader(_Strict):
     format: Literal["tollgate-run/1"] = "tollgate-run/1"
     package_sha256: str = Field(pattern=_SHA256)
     engine_sha256: str = Field(pattern=_SHA256)
+    files: dict[str, str] = Field(default_factory=dict)
     recording: RecordingEntry
+    clocks: dict[str, str] = Field(default_factory=dict)
+    clock: Literal["measured", "simulated"] = "measured"
     profile: str
     classes: tuple[str, ...]
     versions: dict[str, str]
     options: dict[str, JsonValue] = Field(default_factory=dict)
 
     @classmethod
-    def of(cls, package: EnginePackage, recording: Path, *, options: Mapping[str, JsonValue]) -> RunHeader:
+    def of(
+        cls,
+        package: EnginePackage,
+        recording: Path,
+        *,
+        options: Mapping[str, JsonValue],
+        cameras: Sequence[Camera] = (),
+        simulated: bool = False,
+    ) -> RunHeader:
         """The header for a package played over the recording at a path, as `open_source` takes it.
+
+        Args:
+            package: what runs.
+            recording: what is played.
+            options: what else the run was told.
+            cameras: the cameras that are read.
+            simulated: work takes no time in this log.
 
         Raises:
             SourceError: the recording cannot be read.
         """
-        _, place = kind_and_path(recording)
         return cls(
             package_sha256=package.sha256,
             engine_sha256=package.engine_sha256,
-            recording=RecordingEntry(name=place.resolve().name, sha256=sha256_of_recording(place)),
+            files={name: entry.sha256 for name, entry in sorted(package.manifest.files.items())},
+            recording=_recording_entry(recording),
+            clocks={camera.camera_id: camera.clock.value for camera in cameras},
+            clock="simulated" if simulated else "measured",
             profile=package.profile.name,
             classes=package.spec.classes,
             versions=_versions(),
@@ -189,7 +215,10 @@ def line_without_timing(fields: Mapping[str, object]) -> bytes:
 
 def fields_from_frame(outcome: FrameResult) -> dict[str, object]:
     """A published frame as the fields of its line."""
-    frame = outcome.frame
+    return _fields(outcome.frame, outcome)
+
+
+def _fields(frame: Frame | LoggedFrame, outcome: FrameResult | LoggedFrame) -> dict[str, object]:
     return {
         "model": outcome.model,
         "camera_id": frame.camera_id,
@@ -237,6 +266,42 @@ def frame_from_fields(fields: Mapping[str, Any]) -> LoggedFrame:
 
 def _as_fields(record: Timings | Instants) -> dict[str, int]:
     return {name: getattr(record, name) for name in record.__slots__}
+
+
+def fields_from_logged(logged: LoggedFrame) -> dict[str, object]:
+    """A logged frame as the fields of its line: what `frame_from_fields` read."""
+    return _fields(logged, logged)
+
+
+def differing(before: object, after: object, *, place: str = "") -> Iterator[tuple[str, object, object]]:
+    """The places where two trees of fields differ, each with both values; lists of another length differ as a whole."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in [*before, *(each for each in after if each not in before)]:
+            inner = f"{place}.{name}" if place else str(name)
+            yield from differing(before.get(name), after.get(name), place=inner)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from differing(one, other, place=f"{place}[{index}]")
+    elif before != after:
+        yield place, before, after
+
+
+def incomplete_path(path: Path) -> Path:
+    """Where an interrupted run leaves the log that was meant for `path`."""
+    return path.with_name(f"{path.stem}.incomplete{path.suffix}")
+
+
+def on_simulated_clock(outcome: FrameResult) -> FrameResult:
+    """The same result on a clock that stands still while work is done: nothing is late, nothing is measured."""
+    status = Status.ON_TIME if outcome.status is Status.LATE else outcome.status
+    return replace(outcome, status=status, timings=Timings(0, 0, 0, 0), instants=Instants(), age_ns=0)
+
+
+def _recording_entry(recording: Path) -> RecordingEntry:
+    if is_live(recording):
+        return RecordingEntry(name=named(recording), sha256=None)
+    _, place = kind_and_path(recording)
+    return RecordingEntry(name=place.resolve().name, sha256=sha256_of_recording(place))
 
 
 def _fields_from_result(result: Result) -> dict[str, object]:

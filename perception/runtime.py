@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
+from typing import Protocol
 
 from perception.frame import Frame
 from perception.latency import LatencyRecorder
@@ -67,8 +68,15 @@ class Tally:
 OnFrame = Callable[[FrameResult], None]
 
 
+class Steps(Protocol):
+    """What a lock-step replay asks of a pipeline."""
+
+    def step(self, frame: Frame) -> FrameResult:
+        """Take one frame all the way."""
+
+
 def replay(
-    pipeline: Pipeline, source: FrameSource, *, sinks: Sequence[Sink], on_frame: OnFrame, limit: int | None = None
+    pipeline: Steps, source: FrameSource, *, sinks: Sequence[Sink], on_frame: OnFrame, limit: int | None = None
 ) -> Tally:
     """Take every frame through the pipeline, in order of capture, waiting for each.
 
@@ -131,7 +139,7 @@ def run(
     return tally
 
 
-def warm_up(pipeline: Pipeline, frame: Frame) -> None:
+def warm_up(pipeline: Steps, frame: Frame) -> None:
     """Run a frame a few times uncounted: first calls allocate and plan."""
     for _ in range(WARM_UP_FRAMES):
         pipeline.step(frame)

@@ -48,7 +48,8 @@ def main() -> int:
         f"compile {MODEL} --profile {PROFILE} --calibration {CALIBRATION} {truth} "
         f"--frames 24 --graded-frames 40 --timing-s 2 --output {PACKAGE} --reference-output {REFERENCE}"
     )
-    run(f"replay {PACKAGE} {DRIVE} --camera front --frames 100 --log {OUT}/replay.jsonl --overlay {OUT}/overlay")
+    shown = "--camera front --frames 100 --clock measured"
+    run(f"replay {PACKAGE} {DRIVE} {shown} --log {OUT}/replay.jsonl --overlay {OUT}/overlay")
     gate = f"gate {PACKAGE} {truth} --frames {GATED_FRAMES} --reference {REFERENCE} --report {REPORT}"
     verdict = run(gate, must_pass=False)
     if verdict == EXIT_INCONCLUSIVE:

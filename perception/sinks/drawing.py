@@ -175,7 +175,7 @@ def _labels_of(
     taken: list[_Area] = []
     boxes = boxes[:_MOST_LABELS]
     for box, class_id, score in zip(boxes, found.class_ids.tolist(), found.scores.tolist(), strict=False):
-        text = f"{_name_of(class_id, classes)} {score:.2f}"
+        text = f"{name_of(class_id, classes)} {score:.2f}"
         others = [other for other in boxes if other != box]
         free = [
             place
@@ -213,13 +213,13 @@ def _draw_map(picture: Pixels, found: SegmentationMap, classes: Sequence[str], p
     height, width = picture.shape[:2]
     class_ids = cv2.resize(found.class_ids, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     present = np.flatnonzero(np.bincount(found.class_ids.ravel())).tolist()
-    tinted = [class_id for class_id in present if _name_of(class_id, classes).lower() not in UNTINTED]
+    tinted = [class_id for class_id in present if name_of(class_id, classes).lower() not in UNTINTED]
     colours, shown = np.zeros((256, 1, 3), np.uint8), np.zeros(256, np.uint8)
     for class_id in tinted:
         colours[class_id], shown[class_id] = colour_of(class_id), 255
     blended = cv2.addWeighted(picture, 1 - _TINT, cv2.applyColorMap(class_ids, colours), _TINT, 0)
     cv2.copyTo(blended, cv2.LUT(class_ids, shown), picture)
-    _draw_legend(picture, [(_name_of(class_id, classes), colour_of(class_id)) for class_id in tinted], pen)
+    _draw_legend(picture, [(name_of(class_id, classes), colour_of(class_id)) for class_id in tinted], pen)
 
 
 def _draw_legend(picture: Pixels, entries: Sequence[tuple[str, Colour]], pen: _Pen) -> None:
@@ -299,7 +299,8 @@ def _ink_on(colour: Colour) -> Colour:
     return _BLACK if 0.114 * blue + 0.587 * green + 0.299 * red > 110 else _WHITE
 
 
-def _name_of(class_id: int, classes: Sequence[str]) -> str:
+def name_of(class_id: int, classes: Sequence[str]) -> str:
+    """The name of a class; a number where it has none."""
     return classes[class_id] if class_id < len(classes) else f"class {class_id}"
 
 

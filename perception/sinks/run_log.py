@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from perception.errors import OutputError
 from perception.files import cannot_write, staged_file
 from perception.pipeline import FrameResult
-from perception.record import RunHeader, RunSummary, fields_from_frame, line_of, line_without_timing
+from perception.record import (
+    RunHeader,
+    RunSummary,
+    fields_from_frame,
+    incomplete_path,
+    line_of,
+    line_without_timing,
+    on_simulated_clock,
+)
 from perception.sinks.staged import Staged
 
 if TYPE_CHECKING:
@@ -40,6 +48,7 @@ class RunLogWriter:
             OutputError: the folder cannot be written.
         """
         self._path = path
+        self._simulated = header.clock == "simulated"
         self._staged = Staged(path)
         self._file = self._staged.path.open("wb", buffering=0)
         self._open = True
@@ -47,7 +56,7 @@ class RunLogWriter:
 
     def write(self, outcome: FrameResult) -> None:
         """See `Sink.write`."""
-        fields = fields_from_frame(outcome)
+        fields = fields_from_frame(on_simulated_clock(outcome) if self._simulated else outcome)
         results = self._written.results.copy()
         results.update(line_without_timing(fields))
         self._written = _Written(self._written.frames + 1, results, self._append(line_of(fields)))
@@ -92,12 +101,24 @@ class RunLogWriter:
         return line_of({"summary": summary.model_dump(mode="json")})
 
     def _set_aside(self) -> None:
-        """Copy the whole lines beside the path, with a summary that says they are not all."""
+        """Copy the whole lines beside the path, with a summary that says they are not all.
+
+        A replay that was interrupted again before it had caught up with what an earlier one left leaves that as it is.
+        """
         if self._written.frames == 0:
             return
-        with staged_file(self._path.with_name(f"{self._path.stem}.incomplete{self._path.suffix}")) as copy:
+        left = incomplete_path(self._path)
+        if left.exists() and _is_longer(left, self._staged.path):
+            return
+        with staged_file(left) as copy:
             shutil.copyfile(self._staged.path, copy)
             with copy.open("r+b") as file:
                 file.truncate(self._written.end_bytes)
                 file.seek(self._written.end_bytes)
                 file.write(self._summary(complete=False))
+
+
+def _is_longer(left: Path, ours: Path) -> bool:
+    """Whether a log that was left earlier is of the same run and holds more."""
+    with left.open("rb") as theirs, ours.open("rb") as own:
+        return theirs.readline() == own.readline() and left.stat().st_size > ours.stat().st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -9,9 +10,22 @@ from perception.errors import OutputError
 from perception.record import RunHeader
 from perception.sinks.sink import Sink
 
-SINKS: dict[str, tuple[str, str]] = {
-    "run_log": ("perception.sinks.run_log", "RunLogWriter"),
-    "overlay": ("perception.sinks.overlay", "OverlayVideos"),
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where a kind of sink is written, and the extra that brings the libraries for it."""
+
+    module: str
+    name: str
+    extra: str | None = None
+
+
+SINKS: dict[str, Kind] = {
+    "run_log": Kind("perception.sinks.run_log", "RunLogWriter"),
+    "overlay": Kind("perception.sinks.overlay", "OverlayVideos"),
+    "mcap": Kind("perception.sinks.mcap_file", "McapWriter", "recordings"),
+    "rerun": Kind("perception.sinks.rerun_view", "RerunFile", "view"),
+    "view": Kind("perception.sinks.rerun_view", "RerunViewer", "view"),
 }
 
 
@@ -20,14 +34,22 @@ def open_sink(kind: str, path: Path, header: RunHeader) -> Sink:
 
     Args:
         kind: name in `SINKS`.
-        path: the file (`run_log`) or folder (`overlay`) that appears when the sink is closed.
+        path: the file (`run_log`, `mcap`, `rerun`) or folder (`overlay`) that appears when the sink is closed; the
+            address of a viewer (`view`).
         header: the conditions of the run.
 
     Raises:
-        OutputError: unknown kind, or the path cannot be written.
+        OutputError: unknown kind, its libraries are not installed, or the path cannot be written.
     """
     if kind not in SINKS:
         raise OutputError(f"sink {kind!r} is unknown, expected one of {', '.join(SINKS)}")
-    module, name = SINKS[kind]
-    sink: Sink = getattr(import_module(module), name)(path, header)
+    entry = SINKS[kind]
+    try:
+        module = import_module(entry.module)
+    except ModuleNotFoundError as error:
+        raise OutputError(
+            f"{error.name} is not installed, expected it for the output {kind}; run: "
+            f"pip install 'tollgate[{entry.extra}]'"
+        ) from error
+    sink: Sink = getattr(module, entry.name)(path, header)
     return sink

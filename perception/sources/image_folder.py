@@ -8,7 +8,7 @@ from pathlib import Path
 from perception.errors import SourceError
 from perception.frame import Frame
 from perception.sources.pictures import PICTURE_SUFFIXES, picture_files, read_picture
-from perception.sources.source import Camera, chosen_cameras, in_capture_order
+from perception.sources.source import Camera, Clock, chosen_cameras, in_capture_order
 
 DEFAULT_RATE_HZ = 10.0
 
@@ -42,7 +42,7 @@ class ImageFolder:
         if not self._files:
             raise SourceError(f"{path}: holds no picture, expected {' '.join(PICTURE_SUFFIXES)}; choose another folder")
         height_px, width_px = read_picture(self._files[0]).shape[:2]
-        self.cameras = (Camera(self._camera_id, width_px, height_px, self._rate_hz, len(self._files)),)
+        self.cameras = (Camera(self._camera_id, width_px, height_px, self._rate_hz, len(self._files), Clock.NOMINAL),)
 
     def frames(self) -> Iterator[Frame]:
         """See `FrameSource.frames`."""

@@ -45,15 +45,28 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         content = path.read_bytes()
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
+    return decoded_picture(content, where=str(path), kind=path.suffix.lower().strip("."))
+
+
+def decoded_picture(content: bytes, *, where: str, kind: str) -> NDArray[np.uint8]:
+    """The bytes of a picture file as (H, W, 3) uint8 BGR, read-only: see `read_picture`.
+
+    Args:
+        content: a whole JPEG, PNG, WebP …
+        where: what holds it, for errors.
+        kind: what it was said to be, for errors.
+
+    Raises:
+        SourceError: truncated, or no picture.
+    """
     if not content:
-        raise SourceError(f"{path}: is empty (0 bytes), expected a picture; copy it again or remove it")
+        raise SourceError(f"{where}: is empty (0 bytes), expected a picture; copy it again or remove it")
     if content.startswith(_JPEG_START) and not _has_end(content):
-        raise SourceError(f"{path}: JPEG ends inside its picture ({len(content)} bytes); copy it again or remove it")
+        raise SourceError(f"{where}: JPEG ends inside its picture ({len(content)} bytes); copy it again or remove it")
     pixels = _decoded(content)
     if pixels is None:
-        kind = path.suffix.lower().strip(".")
         raise SourceError(
-            f"{path}: cannot be decoded ({len(content)} bytes), expected a whole {kind} picture; copy or remove it"
+            f"{where}: cannot be decoded ({len(content)} bytes), expected a whole {kind} picture; copy or remove it"
         )
     pixels.flags.writeable = False
     return pixels

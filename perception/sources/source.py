@@ -5,10 +5,21 @@ from __future__ import annotations
 import heapq
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from perception.errors import SourceError
 from perception.frame import Frame
+
+
+class Clock(str, Enum):
+    """Which clock `captured_ns` of a camera counts on."""
+
+    SENSOR = "the sensor's stamp"
+    LOG = "the time at which it was logged"
+    FILE = "the time in the video file"
+    NOMINAL = "made up from the frame rate"
+    MONOTONIC = "this machine's monotonic clock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +32,7 @@ class Camera:
         height_px: height of its pictures.
         rate_hz: nominal frame rate; None where the recording does not say.
         frame_count: number of frames, None where only reading to the end would tell.
+        clock: what its `captured_ns` are.
     """
 
     camera_id: str
@@ -28,6 +40,7 @@ class Camera:
     height_px: int
     rate_hz: float | None
     frame_count: int | None
+    clock: Clock = Clock.SENSOR
 
 
 class FrameSource(Protocol):

@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from perception.errors import SourceError
+from perception.sources.cameras import LIVE_UNDERSTOOD, is_live, named, open_cameras
 from perception.sources.drive import DRIVE_FILE
 from perception.sources.kitti_raw import CAMERA_FOLDERS
+from perception.sources.nuscenes import SAMPLE_TABLES
 from perception.sources.pictures import PICTURE_SUFFIXES, picture_files
 from perception.sources.prefetch import Prefetched
-from perception.sources.source import Recording
+from perception.sources.source import FrameSource, Recording
 
-SOURCES: dict[str, tuple[str, str]] = {
-    "drive": ("perception.sources.drive", "DriveSource"),
-    "kitti_raw": ("perception.sources.kitti_raw", "KittiRaw"),
-    "image_folder": ("perception.sources.image_folder", "ImageFolder"),
-    "video": ("perception.sources.video", "VideoSource"),
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Where a kind of recording is read, and the extra that brings the libraries for it."""
+
+    module: str
+    name: str
+    extra: str | None = None
+
+
+SOURCES: dict[str, Kind] = {
+    "drive": Kind("perception.sources.drive", "DriveSource"),
+    "image_folder": Kind("perception.sources.image_folder", "ImageFolder"),
+    "kitti_raw": Kind("perception.sources.kitti_raw", "KittiRaw"),
+    "mcap": Kind("perception.sources.mcap_file", "McapFile", "recordings"),
+    "nuscenes": Kind("perception.sources.nuscenes", "NuScenes"),
+    "rosbag2": Kind("perception.sources.rosbag2", "Rosbag2", "recordings"),
+    "video": Kind("perception.sources.video", "VideoSource"),
 }
+BAG_FILE = "metadata.yaml"
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".h264", ".h265", ".hevc")
 UNDERSTOOD = (
-    f"a folder with {DRIVE_FILE}, a KITTI raw drive (image_00/data …), a folder of pictures "
-    f"({' '.join(PICTURE_SUFFIXES)}) or a video file ({' '.join(VIDEO_SUFFIXES)})"
+    f"a folder with {DRIVE_FILE}, a rosbag2 folder ({BAG_FILE}), a KITTI raw drive (image_00/data …), a nuScenes "
+    f"folder (v1.0-…/sample_data.json), a folder of pictures ({' '.join(PICTURE_SUFFIXES)}), an MCAP file (.mcap) or a "
+    f"video file ({' '.join(VIDEO_SUFFIXES)}), or {LIVE_UNDERSTOOD}"
 )
 
 
@@ -31,12 +49,18 @@ def source_class(kind: str) -> Any:  # noqa: ANN401  (constructors differ by kin
     """The class of a kind of recording.
 
     Raises:
-        SourceError: unknown kind.
+        SourceError: unknown kind, or its libraries are not installed.
     """
     if kind not in SOURCES:
         raise SourceError(f"kind of recording {kind!r} is unknown, expected one of {', '.join(SOURCES)}")
-    module, name = SOURCES[kind]
-    return getattr(import_module(module), name)
+    entry = SOURCES[kind]
+    try:
+        return getattr(import_module(entry.module), entry.name)
+    except ModuleNotFoundError as error:
+        raise SourceError(
+            f"{error.name} is not installed, expected it for recordings of kind {kind}; run: "
+            f"pip install 'tollgate[{entry.extra}]'"
+        ) from error
 
 
 def open_source(path: Path, *, cameras: Sequence[str] = ()) -> Prefetched:
@@ -49,9 +73,20 @@ def open_source(path: Path, *, cameras: Sequence[str] = ()) -> Prefetched:
     Raises:
         SourceError: nothing lies there, nothing that is understood, or it cannot be opened.
     """
+    if is_live(path):
+        raise SourceError(f"{named(path)}: is a running camera, expected a recording; play cameras with: tollgate run")
     kind, path = kind_and_path(path)
     recording: Recording = source_class(kind)(path, cameras=cameras)
     return Prefetched(recording)
+
+
+def open_frames(path: Path, *, cameras: Sequence[str] = ()) -> FrameSource:
+    """Open the recording or the running cameras at `path`: `open_source` or `open_cameras`.
+
+    Raises:
+        SourceError: nothing that is understood is there, or it cannot be opened.
+    """
+    return open_cameras(path, cameras=cameras) if is_live(path) else open_source(path, cameras=cameras)
 
 
 def kind_and_path(path: Path) -> tuple[str, Path]:
@@ -78,6 +113,10 @@ def kind_at(path: Path) -> str:
         return _kind_of_file(path)
     if (path / DRIVE_FILE).is_file():
         return "drive"
+    if (path / BAG_FILE).is_file():
+        return "rosbag2"
+    if any(path.glob(SAMPLE_TABLES)):
+        return "nuscenes"
     if any((folder / "data").is_dir() for folder in path.glob(CAMERA_FOLDERS)):
         return "kitti_raw"
     if picture_files(path):
@@ -88,6 +127,8 @@ def kind_at(path: Path) -> str:
 def _kind_of_file(path: Path) -> str:
     if path.name == DRIVE_FILE:
         return "drive"
+    if path.suffix.lower() == ".mcap":
+        return "mcap"
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return "video"
     suffix = path.suffix or "without a suffix"

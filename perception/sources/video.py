@@ -13,28 +13,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import av
-import av.filter
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from perception.errors import SourceError
 from perception.frame import Frame
+from perception.sources.colours import Converter
 from perception.sources.ledger import Ledger
-from perception.sources.source import Camera, chosen_cameras, in_capture_order
+from perception.sources.source import Camera, Clock, chosen_cameras, in_capture_order
 
-_ROTATIONS = {
-    0: (),
-    90: (("transpose", "cclock"),),
-    180: (("hflip", None), ("vflip", None)),
-    270: (("transpose", "clock"),),
-}
 _EXACT = 1
 """Degrees by which a note of rotation may miss a quarter turn: cameras write it rounded, readers truncate it."""
-_IN_PLACE = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p"}
 
 
 class VideoSource:
@@ -62,7 +54,9 @@ class VideoSource:
             rate, count = stream.average_rate, stream.frames
             pixels, _ = next(_pictures(path, container, stream))
         height_px, width_px = pixels.shape[:2]
-        self.cameras = (Camera(path.stem, width_px, height_px, float(rate) if rate else None, count or None),)
+        self.cameras = (
+            Camera(path.stem, width_px, height_px, float(rate) if rate else None, count or None, Clock.FILE),
+        )
 
     def frames(self) -> Iterator[Frame]:
         """See `FrameSource.frames`."""
@@ -111,7 +105,7 @@ def _container(path: Path) -> InputContainer:
         raise SourceError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error
     except av.error.FFmpegError as error:
         raise SourceError(
-            f"{path}: is no video that can be read ({_reason(error)}); it is truncated or of another kind: copy it "
+            f"{path}: is no video that can be read ({reason_of(error)}); it is truncated or of another kind: copy it "
             "again, or convert it with: ffmpeg -i FILE NEW.mp4"
         ) from error
 
@@ -123,7 +117,7 @@ def _pictures(path: Path, container: InputContainer, stream: VideoStream) -> Gen
         SourceError: damage, a rotation that is no quarter turn, or colours that cannot be converted, after the
             pictures before it.
     """
-    ledger, converter = Ledger(path, container, stream), _Converter()
+    ledger, converter = Ledger(path, container, stream), Converter()
     for picture in _decoded(container, stream, ledger):
         time_ns = ledger.settle(picture)
         rotation = _quarter_turns(picture, path)
@@ -132,7 +126,7 @@ def _pictures(path: Path, container: InputContainer, stream: VideoStream) -> Gen
         except av.error.FFmpegError as error:
             raise SourceError(
                 f"{path}: its colours ({picture.format.name}, matrix {int(picture.colorspace)}) cannot be converted "
-                f"to BGR ({_reason(error)}); convert it with: ffmpeg -i FILE -pix_fmt yuv420p -colorspace bt709 NEW.mp4"
+                f"to BGR ({reason_of(error)}); convert it: ffmpeg -i FILE -pix_fmt yuv420p -colorspace bt709 NEW.mp4"
             ) from error
         yield pixels, time_ns
     ledger.close()
@@ -152,7 +146,7 @@ def _decoded(container: InputContainer, stream: VideoStream, ledger: Ledger) -> 
                 yield from decoder.decode(packet)
     except av.error.FFmpegError as error:
         # What the decoder still holds is not asked for: it may have been invented from the picture that failed.
-        ledger.blame(_reason(error))
+        ledger.blame(reason_of(error))
 
 
 def _quarter_turns(picture: VideoFrame, path: Path) -> int:
@@ -172,68 +166,6 @@ def _quarter_turns(picture: VideoFrame, path: Path) -> int:
     return nearest % 360
 
 
-class _Converter:
-    """Turns decoded pictures into upright BGR, in buffers that FFmpeg's filters lend from a pool and take back.
-
-    A picture's buffer returns to the pool when nobody holds its pixels any more, so a loop that lets go of its frames
-    runs in two or three buffers, whatever their size and the recording's length. One filter graph serves all pictures
-    of a kind, on this thread: one thread a picture would wake every core at two to four times the cost.
-
-    Rare kinds (10 bits, odd heights) get a buffer a picture: their colours lie where the file says, which the filters
-    cannot be asked to follow, so a scaler reads them first.
-    """
-
-    def __init__(self) -> None:
-        self._scaler = VideoReformatter()
-        self._graph: av.filter.Graph | None = None
-        self._kind: tuple[object, ...] = ()
-
-    def pixels(self, picture: VideoFrame, rotation: int) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 BGR, read-only, turned counter-clockwise by `rotation`; rows may be padded in memory."""
-        if not _is_converted_in_place(picture):
-            picture = self._scaler.reformat(picture, format="bgr24", threads=1)
-        size_px = (picture.width, picture.height)
-        kind = (*size_px, picture.format.name, picture.colorspace, picture.color_range, rotation)
-        if self._graph is None or self._kind != kind:
-            self._graph, self._kind = _filters(picture, rotation), kind
-        self._graph.vpush(picture)
-        shown = self._graph.vpull()
-        plane = shown.planes[0]
-        rows = np.frombuffer(plane, np.uint8)
-        shape, strides = (shown.height, shown.width, 3), (plane.line_size, 3, 1)
-        return np.lib.stride_tricks.as_strided(rows, shape, strides, writeable=False)
-
-
-def _is_converted_in_place(picture: VideoFrame) -> bool:
-    """Whether each colour sample simply serves the pixels over it, wherever the file says it was taken."""
-    return picture.format.name in _IN_PLACE and picture.height % 2 == 0
-
-
-def _filters(picture: VideoFrame, rotation: int) -> av.filter.Graph:
-    """From the decoder's format to BGR, then upright.
-
-    Transfer and primaries are hidden from the scaler: it converts neither here, but refuses kinds it cannot convert.
-    """
-    graph = av.filter.Graph()
-    graph.threads = 1
-    steps = [
-        graph.add(
-            "buffer",
-            video_size=f"{picture.width}x{picture.height}",
-            pix_fmt=picture.format.name,
-            time_base=str(picture.time_base),
-            colorspace=str(int(picture.colorspace)),
-            range=str(int(picture.color_range)),
-        ),
-        graph.add("setparams", "color_trc=unknown:color_primaries=unknown"),
-        graph.add("scale", "flags=bilinear:interl=-1"),
-        graph.add("format", "bgr24"),
-        *(graph.add(name, setting) for name, setting in _ROTATIONS[rotation]),
-        graph.add("buffersink"),
-    ]
-    graph.link_nodes(*steps).configure()
-    return graph
-
-
-def _reason(error: av.error.FFmpegError) -> str:
+def reason_of(error: av.error.FFmpegError) -> str:
+    """What FFmpeg complained about, in its own words."""
     return str(error.strerror or error).lower()

@@ -19,9 +19,12 @@ from perception.release_client import verify_release
 from perception.runtime import OnFrame, Tally
 from perception.sinks.sink import Sink
 from perception.sinks.table import open_sink
-from perception.sources.source import FrameSource
-from perception.sources.table import open_source
+from perception.sources.source import Camera, FrameSource
+from perception.sources.table import open_frames
 from perception.terminal import Terminal
+
+SINK_OPTIONS = {"log": "run_log", "overlay": "overlay", "mcap": "mcap", "rerun": "rerun", "view": "view"}
+"""Option → kind of sink."""
 
 
 class Loop(Protocol):
@@ -43,7 +46,9 @@ def add_recording_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what every verb that runs frames needs."""
     parser.add_argument("package", type=Path, help="engine package folder, or a release folder with --require-release")
     parser.add_argument(
-        "recording", type=Path, help="video file, picture folder, KITTI raw drive, or drive.yaml folder"
+        "recording",
+        type=Path,
+        help="recording (video, MCAP, rosbag2, KITTI raw …) or running cameras; docs/recordings.md",
     )
     parser.add_argument("--camera", action="append", default=[], metavar="ID", help="only this camera; may be repeated")
     parser.add_argument("--frames", type=positive, metavar="N", help="stop after N frames (default: all)")
@@ -61,6 +66,16 @@ def add_sink_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where results go and what makes the verb fail."""
     parser.add_argument("--log", type=Path, metavar="FILE", help="write a run log (JSON lines, one a frame)")
     parser.add_argument("--overlay", type=Path, metavar="FOLDER", help="write an annotated video for each camera")
+    parser.add_argument("--mcap", type=Path, metavar="FILE", help="write an MCAP file that Foxglove opens")
+    parser.add_argument("--rerun", type=Path, metavar="FILE", help="write a recording for Rerun (.rrd)")
+    parser.add_argument(
+        "--view",
+        type=Path,
+        nargs="?",
+        const=Path(),
+        metavar="HOST:PORT",
+        help="show the run in Rerun's viewer: one that is open there, or a new one here",
+    )
     parser.add_argument(
         "--max-late",
         type=fraction,
@@ -84,11 +99,11 @@ def drive(arguments: argparse.Namespace, terminal: Terminal, *, verb: str, loop:
         open_pipeline(package, score_threshold=arguments.score, threads=arguments.threads) as pipeline,
         terminal.progress(f"{verb}: {arguments.recording}", frame_total(source, arguments.frames)) as step,
     ):
-        sinks = sinks_of(arguments, package, verb=verb)
+        sinks = sinks_of(arguments, package, verb=verb, cameras=source.cameras)
         tally = loop(pipeline, source, sinks=sinks, on_frame=lambda _: step(), limit=arguments.frames)
-    _show_tally(tally, terminal, package=package, title=f"{package.manifest.name} on {arguments.recording}")
+    show_tally(tally, terminal, package=package, title=f"{package.manifest.name} on {arguments.recording}")
     terminal.result({"package": package.sha256, **tally.to_dict()})
-    return _exit_code(tally, terminal, max_late=arguments.max_late)
+    return exit_code_of(tally, terminal, max_late=arguments.max_late)
 
 
 def package_of(arguments: argparse.Namespace) -> EnginePackage:
@@ -110,7 +125,7 @@ def recording_of(arguments: argparse.Namespace) -> Iterator[FrameSource]:
     Raises:
         SourceError: nothing readable lies there.
     """
-    source = open_source(arguments.recording, cameras=arguments.camera)
+    source = open_frames(arguments.recording, cameras=arguments.camera)
     try:
         yield source
     finally:
@@ -126,7 +141,7 @@ def frame_total(source: FrameSource, limit: int | None) -> int | None:
     return total if limit is None else min(total, limit)
 
 
-def _show_tally(tally: Tally, terminal: Terminal, *, package: EnginePackage, title: str) -> None:
+def show_tally(tally: Tally, terminal: Terminal, *, package: EnginePackage, title: str) -> None:
     """Print what happened: latencies by stage with their sample counts, then frames by camera and status."""
     latency_rows = [latency_row(name, recorder.to_dict()) for name, recorder in tally.stages.items()]
     terminal.table(f"{title} — latency, ms", ("stage", "p50", "p90", "p99", "p99.9", "max", "samples"), latency_rows)
@@ -141,30 +156,57 @@ def _show_tally(tally: Tally, terminal: Terminal, *, package: EnginePackage, tit
 
 
 def sinks_of(
-    arguments: argparse.Namespace, package: EnginePackage, *, verb: str, more: Mapping[str, JsonValue] | None = None
+    arguments: argparse.Namespace,
+    package: EnginePackage,
+    *,
+    verb: str,
+    more: Mapping[str, JsonValue] | None = None,
+    cameras: Sequence[Camera] = (),
 ) -> list[Sink]:
     """Open every sink that was asked for; `more` goes into the header's options.
 
     Raises:
         OutputError: one cannot be opened; then none stays.
     """
-    wanted = {"run_log": arguments.log, "overlay": arguments.overlay}
-    paths = {kind: path for kind, path in wanted.items() if path is not None}
-    if not paths:
+    if not wants_sinks(arguments):
         return []
-    options = {"verb": verb, "cameras": arguments.camera, "frames": arguments.frames, "score": arguments.score}
-    options |= more or {}
-    header = RunHeader.of(package, arguments.recording, options=options)
+    options = options_of(arguments, verb=verb) | dict(more or {})
+    return open_sinks(arguments, RunHeader.of(package, arguments.recording, options=options, cameras=cameras))
+
+
+def wants_sinks(arguments: argparse.Namespace) -> bool:
+    """Whether anything is to be written or shown."""
+    return any(getattr(arguments, option) is not None for option in SINK_OPTIONS)
+
+
+def options_of(arguments: argparse.Namespace, *, verb: str) -> dict[str, JsonValue]:
+    """What a run was told and its results depend on, by the option's name."""
+    return {"verb": verb, "cameras": arguments.camera, "frames": arguments.frames, "score": arguments.score}
+
+
+def open_sinks(arguments: argparse.Namespace, header: RunHeader) -> list[Sink]:
+    """Open every sink that was asked for under one header.
+
+    Raises:
+        OutputError: one cannot be opened; then none stays.
+    """
+    wanted = {kind: getattr(arguments, option) for option, kind in SINK_OPTIONS.items()}
     sinks: list[Sink] = []
     with ExitStack() as undone:
-        for kind, path in paths.items():
-            sinks.append(open_sink(kind, path, header))
-            undone.callback(sinks[-1].abort)
+        for kind, path in wanted.items():
+            if path is not None:
+                sinks.append(open_sink(kind, path, header))
+                undone.callback(sinks[-1].abort)
         undone.pop_all()
     return sinks
 
 
-def _exit_code(tally: Tally, terminal: Terminal, *, max_late: float | None) -> int:
+def exit_code_of(tally: Tally, terminal: Terminal, *, max_late: float | None) -> int:
+    """1 where more frames than allowed were not in time.
+
+    Raises:
+        SourceError: there was no frame at all.
+    """
     frames = sum(tally.frames.values())
     if frames == 0:
         raise SourceError("the recording has no frames, expected at least 1; choose another recording or --camera")

@@ -9,28 +9,57 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin
 
 from perception.frame import Frame
 from perception.sources.prefetch import Prefetched
 from perception.sources.source import Recording
 from perception.sources.table import SOURCES, source_class
 from tests.perception.sources.recordings import write_drive, write_kitti, write_pictures, write_video
+from tests.perception.sources.robot_recordings import (
+    coded_video,
+    foxglove_raw,
+    ros_compressed,
+    write_foxglove,
+    write_foxglove_json,
+    write_foxglove_video,
+    write_nuscenes,
+    write_ros2_mcap,
+    write_rosbag2,
+)
 
 STAMPS_NS = [1_000_000_000 + 33_333_333 * index for index in range(12)]
 KITTI_STAMPS = [f"2011-09-26 13:04:{index // 10:02d}.{index % 10}51950336" for index in range(12)]
 KITTI_LATER = [f"2011-09-26 13:04:{index // 10:02d}.{index % 10}51950337" for index in range(12)]
+STAMPS_US = [1_532_402_927_612_460 + 83_333 * index for index in range(12)]
+TWO = {"/front": STAMPS_NS, "/rear": [stamp + 7 for stamp in STAMPS_NS]}
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
     "video": lambda folder: write_video(folder / "front.mp4", 12),
     "image_folder": lambda folder: write_pictures(folder / "front", [f"{index}.png" for index in range(12)]),
     "kitti_raw": lambda folder: write_kitti(folder, {"image_00": KITTI_STAMPS, "image_02": KITTI_LATER}),
     "drive": lambda folder: write_drive(folder, {"front": STAMPS_NS, "rear": [stamp + 7 for stamp in STAMPS_NS]}),
+    "mcap": lambda folder: write_foxglove(folder / "drive.mcap", TWO),
+    "mcap, foxglove JSON": lambda folder: write_foxglove_json(folder / "drive.mcap", TWO),
+    "mcap, foxglove RawImage": lambda folder: write_foxglove(folder / "drive.mcap", TWO, message=foxglove_raw),
+    "mcap, foxglove CompressedVideo": lambda folder: write_foxglove_video(
+        folder / "drive.mcap", coded_video(12), STAMPS_NS
+    ),
+    "mcap, ROS 2 Image": lambda folder: write_ros2_mcap(folder / "drive.mcap", TWO),
+    "mcap, ROS 2 CompressedImage": lambda folder: write_ros2_mcap(folder / "drive.mcap", TWO, message=ros_compressed),
+    "rosbag2": lambda folder: write_rosbag2(folder / "drive", TWO),
+    "rosbag2, MCAP": lambda folder: write_rosbag2(
+        folder / "drive", TWO, storage=StoragePlugin.MCAP, message=ros_compressed
+    ),
+    "nuscenes": lambda folder: write_nuscenes(
+        folder, {"CAM_BACK": STAMPS_US, "CAM_FRONT": [stamp + 7 for stamp in STAMPS_US]}
+    ),
 }
 
 
-@pytest.fixture(scope="module", params=sorted(SOURCES))
+@pytest.fixture(scope="module", params=sorted(MAKERS))
 def recording(request, tmp_path_factory) -> tuple[str, Path]:
-    return request.param, MAKERS[request.param](tmp_path_factory.mktemp(request.param))
+    return request.param.partition(",")[0], MAKERS[request.param](tmp_path_factory.mktemp("recording"))
 
 
 @pytest.fixture(params=["bare", "ahead"])
@@ -38,6 +67,10 @@ def source(request, recording) -> Recording:
     kind, path = recording
     bare: Recording = source_class(kind)(path)
     return bare if request.param == "bare" else Prefetched(bare)
+
+
+def test_every_kind_of_recording_is_asked():
+    assert {name.partition(",")[0] for name in MAKERS} == set(SOURCES)
 
 
 def of_each_camera(frames: list[Frame]) -> dict[str, list[Frame]]:

@@ -14,6 +14,7 @@ from perception.model_spec import Decoding, ModelSpec, PictureInput
 from perception.package import PROFILE, SPEC, EngineEntry, EnginePackage, write_package
 from perception.sources.source import Camera
 
+MODELS = Path(__file__).resolve().parents[2] / "data" / "samples" / "models"
 SPEC_OF_NULL = ModelSpec(
     name="null",
     task="detection",
@@ -44,6 +45,17 @@ def null_package(folder: Path, *, service_ms: float = 0.0) -> EnginePackage:
     }
     engine = EngineEntry(kind="null", file="engine.json", precision="fp32")
     return write_package(folder, files, name="null", engine=engine, build={"made": "by a test"})
+
+
+def detector_package(folder: Path) -> EnginePackage:
+    """The bundled detector as it was trained, for the CPU profile."""
+    files = {
+        "engine.onnx": (MODELS / "sample_detector.onnx").read_bytes(),
+        SPEC: (MODELS / "sample_detector.yaml").read_bytes(),
+        PROFILE: load_profile("x86_cpu").to_yaml().encode(),
+    }
+    engine = EngineEntry(kind="onnxrt", file="engine.onnx", precision="fp32")
+    return write_package(folder, files, name="sample_detector", engine=engine, build={"made": "by a test"})
 
 
 class ListSource:

@@ -78,7 +78,7 @@ def test_a_segmentation_tints_its_classes_and_leaves_the_background_alone():
 
 def test_a_class_without_a_name_is_still_labelled():
     assert draw(outcome(result=detections((40, 60, 120, 140, 0.9, 77))), CLASSES).shape[1] == 320
-    assert drawing._name_of(77, CLASSES) == "class 77"
+    assert drawing.name_of(77, CLASSES) == "class 77"
 
 
 BOXES = st.lists(

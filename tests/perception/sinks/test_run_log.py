@@ -11,7 +11,7 @@ from perception.errors import EvidenceError, OutputError
 from perception.record import read_run_log
 from perception.runtime import replay
 from perception.sinks.run_log import RunLogWriter
-from perception.sinks.table import SINKS, open_sink
+from perception.sinks.table import open_sink
 from tests.disk import room_for
 from tests.perception.builders import ListSource, frames_of
 from tests.perception.sinks.outcomes import HEADER, outcome
@@ -125,16 +125,6 @@ def test_a_recording_that_breaks_leaves_its_frames_in_an_incomplete_log(tmp_path
         replay(pipeline_of(), BreakingSource(frames_of("front", 3)), sinks=[writer], on_frame=lambda _: None)
     assert files_in(tmp_path) == ["run.incomplete.jsonl"]
     assert len(read_run_log(tmp_path / "run.incomplete.jsonl").frames) == 3
-
-
-@pytest.mark.parametrize("kind", SINKS)
-def test_every_sink_of_the_table_opens_takes_frames_and_closes_twice(tmp_path, kind):
-    sink = open_sink(kind, tmp_path / "out", HEADER)
-    for index in range(3):
-        sink.write(outcome(index))
-    sink.close()
-    sink.close()
-    assert (tmp_path / "out").exists()
 
 
 def test_an_unknown_sink_is_refused(tmp_path):

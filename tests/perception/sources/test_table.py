@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,19 +9,25 @@ import pytest
 from perception.errors import SourceError
 from perception.sources.table import SOURCES, kind_at, open_source, source_class
 from tests.perception.sources.recordings import write_drive, write_kitti, write_pictures, write_video
+from tests.perception.sources.robot_recordings import write_foxglove, write_nuscenes, write_rosbag2
 
 STAMPS = ["2011-09-26 13:04:32.1", "2011-09-26 13:04:32.2"]
 
 
+LAYOUTS: dict[str, Callable[[Path], Path]] = {
+    "drive": lambda folder: write_drive(folder, {"front": [10, 20]}),
+    "image_folder": lambda folder: write_pictures(folder / "front", ["a.png", "b.png"]),
+    "kitti_raw": lambda folder: write_kitti(folder, {"image_02": STAMPS}),
+    "mcap": lambda folder: write_foxglove(folder / "drive.mcap", {"/front": [10, 20]}),
+    "nuscenes": lambda folder: write_nuscenes(folder, {"CAM_FRONT": [10, 20]}),
+    "rosbag2": lambda folder: write_rosbag2(folder / "bag", {"/front": [10, 20]}),
+    "video": lambda folder: write_video(folder / "front.mp4", 2),
+}
+
+
 def lay_out(kind: str, folder: Path) -> Path:
     """A recording of each kind."""
-    if kind == "video":
-        return write_video(folder / "front.mp4", 2)
-    if kind == "image_folder":
-        return write_pictures(folder / "front", ["a.png", "b.png"])
-    if kind == "kitti_raw":
-        return write_kitti(folder, {"image_02": STAMPS})
-    return write_drive(folder, {"front": [10, 20]})
+    return LAYOUTS[kind](folder)
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -80,5 +88,28 @@ def test_a_folder_of_other_things_is_refused_and_they_are_named(tmp_path):
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(SourceError, match="'bag' is unknown, expected one of drive, kitti_raw, image_folder, video"):
+    with pytest.raises(SourceError, match="'bag' is unknown, expected one of drive, image_folder, kitti_raw, mcap"):
         source_class("bag")
+
+
+@pytest.mark.parametrize(("kind", "library"), [("mcap", "mcap"), ("rosbag2", "rosbags")])
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(tmp_path, monkeypatch, kind, library):
+    path = lay_out(kind, tmp_path)
+    for module in [name for name in sys.modules if name.split(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.delitem(sys.modules, SOURCES[kind].module, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [_Absent(library), *sys.meta_path])
+    with pytest.raises(SourceError, match=rf"{library}\S* is not installed, .*pip install 'tollgate\[recordings\]'"):
+        open_source(path)
+
+
+class _Absent:
+    """Makes Python find no package of a name."""
+
+    def __init__(self, library: str) -> None:
+        self._library = library
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """As the import system asks."""
+        if name.split(".")[0] == self._library:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
