@@ -16,6 +16,7 @@ Misuse by the calling program is `ValueError` or `RuntimeError`. What the world 
     ├── PolicyError           gate policy empty, unknown gate, wrong unit
     ├── EvidenceError         evidence missing or bound to another package
     ├── ReleaseError          a release is refused
+    ├── UpdateError           the vehicle could not fetch or install; what it runs is untouched
     └── OutputError           a file or folder cannot be written
 
 Lateness is not an error: a late, dropped or broken frame is counted, logged and published in the result.
@@ -38,6 +39,7 @@ __all__ = [
     "SourceError",
     "SpecError",
     "TollgateError",
+    "UpdateError",
     "VerificationError",
 ]
 
@@ -84,6 +86,10 @@ class EvidenceError(TollgateError):
 
 class ReleaseError(TollgateError):
     """A release is refused."""
+
+
+class UpdateError(TollgateError):
+    """A vehicle could not fetch or install a release; what it runs is untouched."""
 
 
 class OutputError(TollgateError):

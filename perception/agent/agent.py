@@ -1,0 +1,315 @@
+"""One pass of the agent, from what the repository wants to what this vehicle runs."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from hw_profiles.machine import THIS_MACHINE, read_machine
+from hw_profiles.preflight import check
+from hw_profiles.profile import Profile
+from perception.agent import health
+from perception.agent.download import Fetcher
+from perception.agent.index import INDEX, SIGNERS, IndexedFile, ReleaseIndex, Signers, parse_document, target_name
+from perception.agent.journal import Failure, Journal, SlotName, Trial, event, read_journal, write_journal
+from perception.agent.slots import SLOTS, Incoming, Prepare, SmokeFailure, fill, follow, package_in, tidy
+from perception.agent.trust import Origin, Repository, refreshed
+from perception.agent.wanted import Vehicle, Wanted, wanted_release
+from perception.agent.workshop import prepare_in_child
+from perception.errors import OutputError, PackageError, TollgateError, UpdateError, VerificationError
+from perception.files import cannot_write, sha256_of_bytes
+from perception.package import MANIFEST, PROFILE, Manifest
+
+TRUST, DOWNLOADS, LOCK = "trust", "downloads", "lock"
+ATTEMPTS = 3
+DAY_S = 24 * 3600
+
+
+class Outcome(str, Enum):
+    """What one pass came to."""
+
+    NOTHING_OFFERED = "NOTHING_OFFERED"
+    UP_TO_DATE = "UP_TO_DATE"
+    ON_TRIAL = "ON_TRIAL"
+    SWITCHED = "SWITCHED"
+    COMMITTED = "COMMITTED"
+    SHADOWING = "SHADOWING"
+    FELL_BACK = "FELL_BACK"
+    REFUSED = "REFUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of a pass, of which release, and why."""
+
+    outcome: Outcome
+    release: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What an agent meets: the network, the machine, the clock, and where engines are tried.
+
+    Attributes:
+        fetcher: the network.
+        prepare: builds and measures a filled slot.
+        machine_root: whose /proc and /sys tell what this machine is.
+        now_s: this machine's clock, seconds since 1970.
+    """
+
+    fetcher: Fetcher = field(default_factory=Fetcher)
+    prepare: Prepare = prepare_in_child
+    machine_root: Path = THIS_MACHINE
+    now_s: float | None = None
+
+    def clock_s(self) -> int:
+        """Seconds since 1970."""
+        return int(time.time() if self.now_s is None else self.now_s)
+
+    def boot_id(self) -> str:
+        """Another one after every start of the machine."""
+        path = self.machine_root / "proc/sys/kernel/random/boot_id"
+        return path.read_text().strip() if path.exists() else "unknown"
+
+
+class Agent:
+    """Keeps one vehicle's folder as the signed metadata wants it."""
+
+    def __init__(self, state: Path, origin: Origin, vehicle: Vehicle, surroundings: Surroundings | None = None) -> None:
+        self._state = state
+        self._origin = origin
+        self._vehicle = vehicle
+        self._around = surroundings or Surroundings()
+
+    def update(self) -> Report:
+        """One pass; safe to end at any instant and to begin again.
+
+        Raises:
+            VerificationError: what the repository shows is not to be believed; nothing changed.
+            PreflightError: the release is for another machine; nothing changed.
+            UpdateError: the repository cannot be reached; nothing changed.
+            OutputError: the disk is full; nothing changed.
+        """
+        with _alone(self._state):
+            tidy(self._state)
+            journal = read_journal(self._state)
+            follow(self._state, journal)
+            if (judged := self._judge(journal)) is not None:
+                return judged
+            repository = self._refreshed(read_journal(self._state))
+            wanted = wanted_release(repository, self._vehicle, self._downloads())
+            if wanted is None:
+                return Report(Outcome.NOTHING_OFFERED, reason=f"for profile {self._vehicle.profile}")
+            return self._bring(repository, wanted)
+
+    def _judge(self, journal: Journal) -> Report | None:
+        """End the commit window, if it can be ended; None where there is nothing to end."""
+        running, trial = journal.running, journal.trial
+        if running is None or trial is None or journal.active is None:
+            return None
+        if (boot := self._around.boot_id()) not in trial.boots:
+            trial = trial.model_copy(update={"boots": (*trial.boots, boot)})
+            write_journal(self._state, journal.model_copy(update={"trial": trial}))
+        known = health.health_of(self._state / health.HEALTH, running.package_sha256)
+        verdict, why = known.verdict(running.commit, boots=len(trial.boots))
+        if verdict is health.Verdict.WAIT:
+            return None
+        if verdict is health.Verdict.COMMIT:
+            kept = running.model_copy(update={"committed": True})
+            slots = {**journal.slots, journal.active: kept}
+            self._write(journal.after(event("committed", running.release, why), slots=slots, trial=None))
+            outcome = Outcome.COMMITTED
+        else:
+            failure = Failure(release=running.release, reason=why, attempts=1, final=True)
+            failures = {**journal.failures, running.index_sha256: failure}
+            self._return(journal, trial, what="fell_back", why=why, failures=failures)
+            outcome = Outcome.FELL_BACK
+        health.forget(self._state / health.HEALTH)
+        return Report(outcome, running.release, why)
+
+    def _return(self, journal: Journal, trial: Trial, *, what: str, why: str, **changes: object) -> Journal:
+        """Point back to the slot before the trial, or to none where that is no longer whole."""
+        release = journal.running.release if journal.running else ""
+        back = trial.fall_back if trial.fall_back and self._whole(journal, trial.fall_back) else None
+        return self._write(journal.after(event(what, release, why), active=back, trial=None, **changes))
+
+    def _refreshed(self, journal: Journal) -> Repository:
+        now_s = max(self._around.clock_s(), journal.latest_s)
+        repository = refreshed(self._state / TRUST, self._origin, fetcher=self._around.fetcher, now_s=now_s)
+        if now_s - journal.latest_s > DAY_S:
+            self._write(journal.model_copy(update={"latest_s": now_s}))
+        return repository
+
+    def _bring(self, repository: Repository, wanted: Wanted) -> Report:
+        """Let the vehicle do what is wanted: nothing, return to a kept slot, or fill one and try it."""
+        journal = read_journal(self._state)
+        content = repository.document(target_name(wanted.release, INDEX), self._downloads())
+        if content is None:
+            raise VerificationError(f"release {wanted.release}: is wanted, but not in the repository; publish it again")
+        index = parse_document(ReleaseIndex, content, where=target_name(wanted.release, INDEX))
+        sha256 = sha256_of_bytes(content)
+        if journal.running is not None and journal.running.index_sha256 == sha256:
+            return self._stay(journal)
+        if journal.trial is not None:
+            if wanted.role == "shadow":
+                return self._stay(journal)
+            journal = self._return(journal, journal.trial, what="withdrawn", why=f"{wanted.release} is wanted instead")
+            if journal.running is not None and journal.running.index_sha256 == sha256:
+                return Report(Outcome.FELL_BACK, wanted.release, "the release on trial was withdrawn")
+        failure = journal.failures.get(sha256)
+        if failure is not None and failure.final:
+            return Report(Outcome.REFUSED, failure.release, failure.reason)
+        slot = journal.slot_of(sha256)
+        if slot is None or not self._whole(journal, slot):
+            self._refuse_misfits(repository, index)
+            journal, slot = self._filled(repository, index, content)
+            if slot is None:
+                return Report(Outcome.REFUSED, index.name, journal.failures[sha256].reason)
+        return self._shadow(journal, slot) if wanted.role == "shadow" else self._switch(journal, slot)
+
+    def _stay(self, journal: Journal) -> Report:
+        release = journal.running.release if journal.running else ""
+        if journal.shadow is not None:
+            self._write(journal.model_copy(update={"shadow": None}))
+        if journal.trial is None:
+            return Report(Outcome.UP_TO_DATE, release)
+        return Report(Outcome.ON_TRIAL, release, "the commit window is open")
+
+    def _refuse_misfits(self, repository: Repository, index: ReleaseIndex) -> None:
+        """Hold the release against this vehicle and this machine before anything large is downloaded.
+
+        Raises:
+            VerificationError: it is of another profile.
+            PreflightError: this machine may not run it, with every reason.
+        """
+        if index.profile != self._vehicle.profile:
+            raise VerificationError(
+                f"release {index.name}: wrong profile: got {index.profile}, this vehicle is {self._vehicle.profile}; "
+                "nothing on this vehicle changed"
+            )
+        content = {
+            name: repository.fetch(target_name(index.name, f"package/{name}"), self._downloads()).read_bytes()
+            for name in (PROFILE, MANIFEST)
+        }
+        profile = Profile.from_yaml(content[PROFILE].decode(), where=f"{index.name}/{PROFILE}")
+        manifest = parse_document(Manifest, content[MANIFEST], where=f"{index.name}/{MANIFEST}")
+        requires = manifest.engine.requires if index.build is None else {}
+        check(profile, read_machine(self._around.machine_root), requires)
+
+    def _filled(self, repository: Repository, index: ReleaseIndex, content: bytes) -> tuple[Journal, SlotName | None]:
+        """Download, then fill the slot that is not in use; None where the smoke run failed."""
+        incoming = self._downloaded(repository, index, content)
+        journal = read_journal(self._state)
+        slot, sha256 = journal.inactive, sha256_of_bytes(content)
+        others = {name: record for name, record in journal.slots.items() if name != slot}
+        shadow = None if journal.shadow == slot else journal.shadow
+        journal = self._write(journal.model_copy(update={"slots": others, "shadow": shadow}))
+        try:
+            record = fill(self._state / SLOTS / slot, incoming, prepare=self._around.prepare)
+        except SmokeFailure as error:
+            attempts = journal.failures[sha256].attempts + 1 if sha256 in journal.failures else 1
+            failure = Failure(release=index.name, reason=str(error), attempts=attempts, final=attempts >= ATTEMPTS)
+            failures = {**journal.failures, sha256: failure}
+            return self._write(journal.after(event("refused", index.name, str(error)), failures=failures)), None
+        slots = {**others, slot: record}
+        journal = self._write(journal.after(event("filled", index.name), slots=slots))
+        shutil.rmtree(self._state / DOWNLOADS, ignore_errors=True)
+        return journal, slot
+
+    def _downloaded(self, repository: Repository, index: ReleaseIndex, content: bytes) -> Incoming:
+        files = (*index.files, index.smoke)
+        wished = {file.sha256 for file in files}
+        for path in self._downloads().iterdir():
+            if path.name.removesuffix(".part") not in wished:
+                path.unlink()
+        self._refuse_without_room(files)
+        signers = repository.document(SIGNERS, self._downloads())
+        if signers is None:
+            raise VerificationError(f"{SIGNERS}: the repository names nobody whose statements count; publish it again")
+        return Incoming(
+            index=index,
+            index_bytes=content,
+            files={file.sha256: self._fetched(repository, index, file) for file in files},
+            signers=parse_document(Signers, signers, where=SIGNERS).public_keys(),
+        )
+
+    def _fetched(self, repository: Repository, index: ReleaseIndex, file: IndexedFile) -> Path:
+        path = repository.fetch(target_name(index.name, file.path), self._downloads())
+        if path.name != file.sha256:
+            raise VerificationError(
+                f"release {index.name}: mix-and-match: {file.path} is signed as {path.name[:16]}…, its index says "
+                f"{file.sha256[:16]}…; nothing on this vehicle changed"
+            )
+        return path
+
+    def _refuse_without_room(self, files: tuple[IndexedFile, ...]) -> None:
+        needed = sum(file.bytes for file in files if not (self._downloads() / file.sha256).exists())
+        free = shutil.disk_usage(self._state).free
+        if free < needed:
+            raise OutputError(
+                f"{self._state}: {free} bytes are free, the release needs {needed}; free space, nothing changed"
+            )
+
+    def _switch(self, journal: Journal, slot: SlotName) -> Report:
+        """One rename makes it the slot in use; a release that was kept before needs no commit window."""
+        record = journal.slots[slot]
+        trial = None if record.committed else Trial(fall_back=journal.active, boots=(self._around.boot_id(),))
+        health.forget(self._state / health.HEALTH)
+        shadow = None if journal.shadow == slot else journal.shadow
+        self._write(journal.after(event("switched", record.release), active=slot, trial=trial, shadow=shadow))
+        return Report(Outcome.SWITCHED, record.release, "" if trial is None else "the commit window is open")
+
+    def _shadow(self, journal: Journal, slot: SlotName) -> Report:
+        record = journal.slots[slot]
+        if journal.shadow != slot:
+            self._write(journal.after(event("shadowed", record.release), shadow=slot))
+        return Report(Outcome.SHADOWING, record.release)
+
+    def _whole(self, journal: Journal, slot: SlotName) -> bool:
+        """Whether a complete slot still holds the bytes that were put there."""
+        try:
+            package_in(self._state, slot, journal.slots[slot])
+        except (KeyError, PackageError, TollgateError):
+            return False
+        return True
+
+    def _write(self, journal: Journal) -> Journal:
+        """The one way in which anything changes: the journal, then the links after it."""
+        write_journal(self._state, journal)
+        follow(self._state, journal)
+        return journal
+
+    def _downloads(self) -> Path:
+        folder = self._state / DOWNLOADS
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        return folder
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Hold the vehicle's lock; the kernel drops it when this process dies.
+
+    Raises:
+        UpdateError: another agent holds it.
+    """
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        lock = (state / LOCK).open("w")
+    except OSError as error:
+        raise cannot_write(state, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UpdateError(f"{state}: another agent is at work on this vehicle; wait until it is done") from error
+        yield
