@@ -16,6 +16,7 @@ Misuse by the calling program is `ValueError` or `RuntimeError`. What the world 
     ├── PolicyError           gate policy empty, unknown gate, wrong unit
     ├── EvidenceError         evidence missing or bound to another package
     ├── ReleaseError          a release is refused
+    ├── RolloutError          a rollout plan, drive record or decision is refused
     └── OutputError           a file or folder cannot be written
 
 Lateness is not an error: a late, dropped or broken frame is counted, logged and published in the result.
@@ -35,6 +36,7 @@ __all__ = [
     "PreflightError",
     "ProfileError",
     "ReleaseError",
+    "RolloutError",
     "SourceError",
     "SpecError",
     "TollgateError",
@@ -84,6 +86,10 @@ class EvidenceError(TollgateError):
 
 class ReleaseError(TollgateError):
     """A release is refused."""
+
+
+class RolloutError(TollgateError):
+    """A rollout plan, drive record or decision is refused."""
 
 
 class OutputError(TollgateError):
