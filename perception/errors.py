@@ -16,6 +16,7 @@ Misuse by the calling program is `ValueError` or `RuntimeError`. What the world 
     ├── PolicyError           gate policy empty, unknown gate, wrong unit
     ├── EvidenceError         evidence missing or bound to another package
     ├── ReleaseError          a release is refused
+    ├── RolloutError          a rollout plan, drive record or decision is refused
     ├── UpdateError           the vehicle could not fetch or install; what it runs is untouched
     └── OutputError           a file or folder cannot be written
 
@@ -36,6 +37,7 @@ __all__ = [
     "PreflightError",
     "ProfileError",
     "ReleaseError",
+    "RolloutError",
     "SourceError",
     "SpecError",
     "TollgateError",
@@ -86,6 +88,10 @@ class EvidenceError(TollgateError):
 
 class ReleaseError(TollgateError):
     """A release is refused."""
+
+
+class RolloutError(TollgateError):
+    """A rollout plan, drive record or decision is refused."""
 
 
 class UpdateError(TollgateError):

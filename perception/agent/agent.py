@@ -20,7 +20,7 @@ from perception.agent.index import INDEX, SIGNERS, IndexedFile, ReleaseIndex, Si
 from perception.agent.journal import Failure, Journal, SlotName, Trial, event, read_journal, write_journal
 from perception.agent.slots import SLOTS, Incoming, Prepare, SmokeFailure, fill, follow, package_in, tidy
 from perception.agent.trust import Origin, Repository, refreshed
-from perception.agent.wanted import Vehicle, Wanted, wanted_release
+from perception.agent.wanted import Vehicle, Wanted, Wish, wanted_release
 from perception.agent.workshop import prepare_in_child
 from perception.errors import OutputError, PackageError, TollgateError, UpdateError, VerificationError
 from perception.files import cannot_write, sha256_of_bytes
@@ -124,7 +124,7 @@ class Agent:
         if verdict is health.Verdict.COMMIT:
             kept = running.model_copy(update={"committed": True})
             slots = {**journal.slots, journal.active: kept}
-            self._write(journal.after(event("committed", running.release, why), slots=slots, trial=None))
+            self._write(journal.after(event("committed", running.release, why, slot=journal.active), slots=slots, trial=None))
             outcome = Outcome.COMMITTED
         else:
             failure = Failure(release=running.release, reason=why, attempts=1, final=True)
@@ -138,7 +138,7 @@ class Agent:
         """Point back to the slot before the trial, or to none where that is no longer whole."""
         release = journal.running.release if journal.running else ""
         back = trial.fall_back if trial.fall_back and self._whole(journal, trial.fall_back) else None
-        return self._write(journal.after(event(what, release, why), active=back, trial=None, **changes))
+        return self._write(journal.after(event(what, release, why, slot=journal.active), active=back, trial=None, **changes))
 
     def _refreshed(self, journal: Journal) -> Repository:
         now_s = max(self._around.clock_s(), journal.latest_s)
@@ -148,39 +148,70 @@ class Agent:
         return repository
 
     def _bring(self, repository: Repository, wanted: Wanted) -> Report:
-        """Let the vehicle do what is wanted: nothing, return to a kept slot, or fill one and try it."""
+        """Let the vehicle do what is wanted; a shadow comes only after what drives stands."""
+        report = self._drive(repository, wanted.drives)
+        if report.outcome is not Outcome.UP_TO_DATE:
+            return report
+        if wanted.shadow is not None:
+            return self._accompany(repository, wanted.shadow)
         journal = read_journal(self._state)
-        content = repository.document(target_name(wanted.release, INDEX), self._downloads())
-        if content is None:
-            raise VerificationError(f"release {wanted.release}: is wanted, but not in the repository; publish it again")
-        index = parse_document(ReleaseIndex, content, where=target_name(wanted.release, INDEX))
-        sha256 = sha256_of_bytes(content)
-        if journal.running is not None and journal.running.index_sha256 == sha256:
-            return self._stay(journal)
-        if journal.trial is not None:
-            if wanted.role == "shadow":
-                return self._stay(journal)
-            journal = self._return(journal, journal.trial, what="withdrawn", why=f"{wanted.release} is wanted instead")
-            if journal.running is not None and journal.running.index_sha256 == sha256:
-                return Report(Outcome.FELL_BACK, wanted.release, "the release on trial was withdrawn")
-        failure = journal.failures.get(sha256)
-        if failure is not None and failure.final:
-            return Report(Outcome.REFUSED, failure.release, failure.reason)
-        slot = journal.slot_of(sha256)
-        if slot is None or not self._whole(journal, slot):
-            self._refuse_misfits(repository, index)
-            journal, slot = self._filled(repository, index, content)
-            if slot is None:
-                return Report(Outcome.REFUSED, index.name, journal.failures[sha256].reason)
-        return self._shadow(journal, slot) if wanted.role == "shadow" else self._switch(journal, slot)
-
-    def _stay(self, journal: Journal) -> Report:
-        release = journal.running.release if journal.running else ""
         if journal.shadow is not None:
             self._write(journal.model_copy(update={"shadow": None}))
-        if journal.trial is None:
-            return Report(Outcome.UP_TO_DATE, release)
-        return Report(Outcome.ON_TRIAL, release, "the commit window is open")
+        return report
+
+    def _drive(self, repository: Repository, wish: Wish) -> Report:
+        """Run a release: nothing to do, return to a kept slot, or fill one and try it."""
+        journal = read_journal(self._state)
+        index, content = self._index(repository, wish)
+        sha256 = sha256_of_bytes(content)
+        if journal.running is not None and journal.running.index_sha256 == sha256:
+            if journal.trial is None:
+                return Report(Outcome.UP_TO_DATE, index.name)
+            return Report(Outcome.ON_TRIAL, index.name, "the commit window is open")
+        if journal.trial is not None:
+            journal = self._return(journal, journal.trial, what="withdrawn", why=f"{index.name} is wanted instead")
+            if journal.running is not None and journal.running.index_sha256 == sha256:
+                return Report(Outcome.FELL_BACK, index.name, "the release on trial was withdrawn")
+        slot = self._slot_with(repository, index, content)
+        if slot is None:
+            return Report(Outcome.REFUSED, index.name, read_journal(self._state).failures[sha256].reason)
+        return self._switch(read_journal(self._state), slot)
+
+    def _accompany(self, repository: Repository, wish: Wish) -> Report:
+        """Put a release into the slot that is not in use, for whoever runs it beside the one that drives."""
+        index, content = self._index(repository, wish)
+        slot = self._slot_with(repository, index, content)
+        journal = read_journal(self._state)
+        if slot is None:
+            return Report(Outcome.REFUSED, index.name, journal.failures[sha256_of_bytes(content)].reason)
+        if journal.shadow != slot:
+            self._write(journal.after(event("shadowed", index.name, slot=slot), shadow=slot))
+        return Report(Outcome.SHADOWING, index.name)
+
+    def _index(self, repository: Repository, wish: Wish) -> tuple[ReleaseIndex, bytes]:
+        name = target_name(wish.name, INDEX)
+        content = repository.document(name, self._downloads())
+        if content is None:
+            raise VerificationError(f"release {wish.name}: is wanted, but not in the repository; publish it again")
+        index = parse_document(ReleaseIndex, content, where=name)
+        if wish.package_sha256 not in (None, index.package_sha256):
+            raise VerificationError(
+                f"release {wish.name}: the rollout speaks of package {str(wish.package_sha256)[:16]}…, the repository "
+                f"holds {index.package_sha256[:16]}…; nothing on this vehicle changed"
+            )
+        return index, content
+
+    def _slot_with(self, repository: Repository, index: ReleaseIndex, content: bytes) -> SlotName | None:
+        """The slot that holds a release, filled now where none does; None where the release failed on this vehicle."""
+        journal = read_journal(self._state)
+        sha256 = sha256_of_bytes(content)
+        if (failure := journal.failures.get(sha256)) is not None and failure.final:
+            return None
+        slot = journal.slot_of(sha256)
+        if slot is not None and self._whole(journal, slot):
+            return slot
+        self._refuse_misfits(repository, index)
+        return self._filled(repository, index, content)
 
     def _refuse_misfits(self, repository: Repository, index: ReleaseIndex) -> None:
         """Hold the release against this vehicle and this machine before anything large is downloaded.
@@ -203,7 +234,7 @@ class Agent:
         requires = manifest.engine.requires if index.build is None else {}
         check(profile, read_machine(self._around.machine_root), requires)
 
-    def _filled(self, repository: Repository, index: ReleaseIndex, content: bytes) -> tuple[Journal, SlotName | None]:
+    def _filled(self, repository: Repository, index: ReleaseIndex, content: bytes) -> SlotName | None:
         """Download, then fill the slot that is not in use; None where the smoke run failed."""
         incoming = self._downloaded(repository, index, content)
         journal = read_journal(self._state)
@@ -217,11 +248,12 @@ class Agent:
             attempts = journal.failures[sha256].attempts + 1 if sha256 in journal.failures else 1
             failure = Failure(release=index.name, reason=str(error), attempts=attempts, final=attempts >= ATTEMPTS)
             failures = {**journal.failures, sha256: failure}
-            return self._write(journal.after(event("refused", index.name, str(error)), failures=failures)), None
+            self._write(journal.after(event("refused", index.name, str(error), slot=slot), failures=failures))
+            return None
         slots = {**others, slot: record}
-        journal = self._write(journal.after(event("filled", index.name), slots=slots))
+        self._write(journal.after(event("filled", index.name, slot=slot), slots=slots))
         shutil.rmtree(self._state / DOWNLOADS, ignore_errors=True)
-        return journal, slot
+        return slot
 
     def _downloaded(self, repository: Repository, index: ReleaseIndex, content: bytes) -> Incoming:
         files = (*index.files, index.smoke)
@@ -263,14 +295,8 @@ class Agent:
         trial = None if record.committed else Trial(fall_back=journal.active, boots=(self._around.boot_id(),))
         health.forget(self._state / health.HEALTH)
         shadow = None if journal.shadow == slot else journal.shadow
-        self._write(journal.after(event("switched", record.release), active=slot, trial=trial, shadow=shadow))
+        self._write(journal.after(event("switched", record.release, slot=slot), active=slot, trial=trial, shadow=shadow))
         return Report(Outcome.SWITCHED, record.release, "" if trial is None else "the commit window is open")
-
-    def _shadow(self, journal: Journal, slot: SlotName) -> Report:
-        record = journal.slots[slot]
-        if journal.shadow != slot:
-            self._write(journal.after(event("shadowed", record.release), shadow=slot))
-        return Report(Outcome.SHADOWING, record.release)
 
     def _whole(self, journal: Journal, slot: SlotName) -> bool:
         """Whether a complete slot still holds the bytes that were put there."""

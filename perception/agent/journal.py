@@ -72,6 +72,7 @@ class Event(_Strict):
     """What happened to a slot, for telemetry."""
 
     at_s: int
+    slot: SlotName | None
     what: Literal["filled", "switched", "committed", "fell_back", "withdrawn", "refused", "shadowed"]
     release: str
     reason: str = ""
@@ -148,6 +149,7 @@ def write_journal(folder: Path, journal: Journal) -> None:
     write_atomically(folder / JOURNAL, json_bytes(journal.model_dump(mode="json")))
 
 
-def event(what: str, release: str, reason: str = "") -> Event:
+def event(what: str, release: str, reason: str = "", *, slot: SlotName | None) -> Event:
     """An event of now."""
-    return Event.model_validate({"at_s": int(time.time()), "what": what, "release": release, "reason": reason})
+    fields = {"at_s": int(time.time()), "slot": slot, "what": what, "release": release, "reason": reason}
+    return Event.model_validate(fields)

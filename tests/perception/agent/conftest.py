@@ -1,22 +1,37 @@
-"""A repository, its server, and a vehicle that committed a first release."""
+"""A repository, its server, and a vehicle that committed a first release: made once, copied for each test."""
 
 from __future__ import annotations
+
+import shutil
 
 import pytest
 
 from tests.perception.agent.fleet import Road, Works, served
 
 
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """Works and vehicle; read-only by agreement."""
+    folder = tmp_path_factory.mktemp("made")
+    works = Works.founded(folder / "works")
+    first = works.publish("first")
+    with served(works.repository) as url:
+        Road(folder / "vehicle", works, url).commit()
+    return folder, first
+
+
 @pytest.fixture
-def works(tmp_path):
+def works(made, tmp_path):
+    """The owner of the fleet, who offers the release `first`."""
+    shutil.copytree(made[0] / "works", tmp_path / "works")
     return Works(tmp_path / "works")
 
 
 @pytest.fixture
-def road(works, tmp_path):
+def road(made, works, tmp_path):
     """A vehicle that runs the release `first`, committed."""
+    shutil.copytree(made[0] / "vehicle", tmp_path / "vehicle", symlinks=True)
     with served(works.repository) as url:
         road = Road(tmp_path / "vehicle", works, url)
-        road.first = works.publish("first")
-        road.commit()
+        road.first = made[1]
         yield road

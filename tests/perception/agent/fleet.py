@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -23,7 +23,7 @@ from perception.agent.workshop import prepare_here
 from safety_gates.keys import read_signer
 from safety_gates.publishing import releases
 from safety_gates.publishing.ceremony import found
-from safety_gates.publishing.keyring import Keyring, create_keyring
+from safety_gates.publishing.keyring import Keyring, create_keyring, read_keyring
 from safety_gates.publishing.repository import METADATA, State, read_state, utc_now
 from tests.conftest import PASSPHRASE
 from tests.perception.builders import frames_of
@@ -43,11 +43,17 @@ class Works:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.repository = folder / "repository"
-        self.keyring: Keyring = create_keyring(folder / "keys", PASSPHRASE, root_keys=3)
-        found(self.repository, self.keyring, threshold=2)
+        self.keyring: Keyring = read_keyring(folder / "keys")
         self.factory = Factory(folder)
         self.factory.signer = read_signer(folder / "keys" / "signer.pem")
         self.root = (self.repository / METADATA / "1.root.json").read_bytes()
+
+    @classmethod
+    def founded(cls, folder: Path) -> Works:
+        """New keys and an empty repository."""
+        keyring = create_keyring(folder / "keys", PASSPHRASE, root_keys=3)
+        found(folder / "repository", keyring, threshold=2)
+        return cls(folder)
 
     def publish(self, name: str, *, service_ms: float = 0.0, offer: bool = True, **terms: object) -> ReleaseIndex:
         """A release of the null engine; another `service_ms` makes it another one."""
@@ -138,14 +144,6 @@ class Quiet(SimpleHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
-
-
-@dataclass
-class Server:
-    """A running server; `handler` may be replaced while it runs."""
-
-    url: str
-    requests: list[str]
 
 
 @contextmanager
