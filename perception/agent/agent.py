@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from hw_profiles.machine import THIS_MACHINE, read_machine
-from hw_profiles.preflight import check
-from hw_profiles.profile import Profile
 from perception.agent import health
-from perception.agent.download import Fetcher
-from perception.agent.index import INDEX, SIGNERS, IndexedFile, ReleaseIndex, Signers, parse_document, target_name
+from perception.agent.incoming import DOWNLOADS, download, downloads_of, refuse_misfits
+from perception.agent.index import INDEX, ReleaseIndex, parse_document, target_name
 from perception.agent.journal import Failure, Journal, SlotName, Trial, event, read_journal, write_journal
-from perception.agent.slots import SLOTS, Incoming, Prepare, SmokeFailure, fill, follow, package_in, tidy
+from perception.agent.slots import SLOTS, SmokeFailure, fill, follow, package_in, tidy
+from perception.agent.surroundings import Surroundings
 from perception.agent.trust import Origin, Repository, refreshed
 from perception.agent.wanted import Vehicle, Wanted, Wish, wanted_release
-from perception.agent.workshop import prepare_in_child
-from perception.errors import OutputError, PackageError, TollgateError, UpdateError, VerificationError
+from perception.errors import PackageError, TollgateError, UpdateError, VerificationError
 from perception.files import cannot_write, sha256_of_bytes
-from perception.package import MANIFEST, PROFILE, Manifest
 
-TRUST, DOWNLOADS, LOCK = "trust", "downloads", "lock"
+TRUST, LOCK = "trust", "lock"
 ATTEMPTS = 3
 DAY_S = 24 * 3600
 
@@ -51,32 +46,6 @@ class Report:
     outcome: Outcome
     release: str = ""
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What an agent meets: the network, the machine, the clock, and where engines are tried.
-
-    Attributes:
-        fetcher: the network.
-        prepare: builds and measures a filled slot.
-        machine_root: whose /proc and /sys tell what this machine is.
-        now_s: this machine's clock, seconds since 1970.
-    """
-
-    fetcher: Fetcher = field(default_factory=Fetcher)
-    prepare: Prepare = prepare_in_child
-    machine_root: Path = THIS_MACHINE
-    now_s: float | None = None
-
-    def clock_s(self) -> int:
-        """Seconds since 1970."""
-        return int(time.time() if self.now_s is None else self.now_s)
-
-    def boot_id(self) -> str:
-        """Another one after every start of the machine."""
-        path = self.machine_root / "proc/sys/kernel/random/boot_id"
-        return path.read_text().strip() if path.exists() else "unknown"
 
 
 class Agent:
@@ -113,6 +82,7 @@ class Agent:
         """End the commit window, if it can be ended; None where there is nothing to end."""
         running, trial = journal.running, journal.trial
         if running is None or trial is None or journal.active is None:
+            health.forget(self._state / health.HEALTH)
             return None
         if (boot := self._around.boot_id()) not in trial.boots:
             trial = trial.model_copy(update={"boots": (*trial.boots, boot)})
@@ -124,7 +94,9 @@ class Agent:
         if verdict is health.Verdict.COMMIT:
             kept = running.model_copy(update={"committed": True})
             slots = {**journal.slots, journal.active: kept}
-            self._write(journal.after(event("committed", running.release, why, slot=journal.active), slots=slots, trial=None))
+            self._write(
+                journal.after(event("committed", running.release, why, slot=journal.active), slots=slots, trial=None)
+            )
             outcome = Outcome.COMMITTED
         else:
             failure = Failure(release=running.release, reason=why, attempts=1, final=True)
@@ -138,7 +110,9 @@ class Agent:
         """Point back to the slot before the trial, or to none where that is no longer whole."""
         release = journal.running.release if journal.running else ""
         back = trial.fall_back if trial.fall_back and self._whole(journal, trial.fall_back) else None
-        return self._write(journal.after(event(what, release, why, slot=journal.active), active=back, trial=None, **changes))
+        return self._write(
+            journal.after(event(what, release, why, slot=journal.active), active=back, trial=None, **changes)
+        )
 
     def _refreshed(self, journal: Journal) -> Repository:
         now_s = max(self._around.clock_s(), journal.latest_s)
@@ -210,33 +184,14 @@ class Agent:
         slot = journal.slot_of(sha256)
         if slot is not None and self._whole(journal, slot):
             return slot
-        self._refuse_misfits(repository, index)
+        refuse_misfits(
+            repository, index, self._vehicle.profile, machine_root=self._around.machine_root, state=self._state
+        )
         return self._filled(repository, index, content)
-
-    def _refuse_misfits(self, repository: Repository, index: ReleaseIndex) -> None:
-        """Hold the release against this vehicle and this machine before anything large is downloaded.
-
-        Raises:
-            VerificationError: it is of another profile.
-            PreflightError: this machine may not run it, with every reason.
-        """
-        if index.profile != self._vehicle.profile:
-            raise VerificationError(
-                f"release {index.name}: wrong profile: got {index.profile}, this vehicle is {self._vehicle.profile}; "
-                "nothing on this vehicle changed"
-            )
-        content = {
-            name: repository.fetch(target_name(index.name, f"package/{name}"), self._downloads()).read_bytes()
-            for name in (PROFILE, MANIFEST)
-        }
-        profile = Profile.from_yaml(content[PROFILE].decode(), where=f"{index.name}/{PROFILE}")
-        manifest = parse_document(Manifest, content[MANIFEST], where=f"{index.name}/{MANIFEST}")
-        requires = manifest.engine.requires if index.build is None else {}
-        check(profile, read_machine(self._around.machine_root), requires)
 
     def _filled(self, repository: Repository, index: ReleaseIndex, content: bytes) -> SlotName | None:
         """Download, then fill the slot that is not in use; None where the smoke run failed."""
-        incoming = self._downloaded(repository, index, content)
+        incoming = download(repository, index, content, state=self._state)
         journal = read_journal(self._state)
         slot, sha256 = journal.inactive, sha256_of_bytes(content)
         others = {name: record for name, record in journal.slots.items() if name != slot}
@@ -255,47 +210,15 @@ class Agent:
         shutil.rmtree(self._state / DOWNLOADS, ignore_errors=True)
         return slot
 
-    def _downloaded(self, repository: Repository, index: ReleaseIndex, content: bytes) -> Incoming:
-        files = (*index.files, index.smoke)
-        wished = {file.sha256 for file in files}
-        for path in self._downloads().iterdir():
-            if path.name.removesuffix(".part") not in wished:
-                path.unlink()
-        self._refuse_without_room(files)
-        signers = repository.document(SIGNERS, self._downloads())
-        if signers is None:
-            raise VerificationError(f"{SIGNERS}: the repository names nobody whose statements count; publish it again")
-        return Incoming(
-            index=index,
-            index_bytes=content,
-            files={file.sha256: self._fetched(repository, index, file) for file in files},
-            signers=parse_document(Signers, signers, where=SIGNERS).public_keys(),
-        )
-
-    def _fetched(self, repository: Repository, index: ReleaseIndex, file: IndexedFile) -> Path:
-        path = repository.fetch(target_name(index.name, file.path), self._downloads())
-        if path.name != file.sha256:
-            raise VerificationError(
-                f"release {index.name}: mix-and-match: {file.path} is signed as {path.name[:16]}…, its index says "
-                f"{file.sha256[:16]}…; nothing on this vehicle changed"
-            )
-        return path
-
-    def _refuse_without_room(self, files: tuple[IndexedFile, ...]) -> None:
-        needed = sum(file.bytes for file in files if not (self._downloads() / file.sha256).exists())
-        free = shutil.disk_usage(self._state).free
-        if free < needed:
-            raise OutputError(
-                f"{self._state}: {free} bytes are free, the release needs {needed}; free space, nothing changed"
-            )
-
     def _switch(self, journal: Journal, slot: SlotName) -> Report:
         """One rename makes it the slot in use; a release that was kept before needs no commit window."""
         record = journal.slots[slot]
         trial = None if record.committed else Trial(fall_back=journal.active, boots=(self._around.boot_id(),))
         health.forget(self._state / health.HEALTH)
         shadow = None if journal.shadow == slot else journal.shadow
-        self._write(journal.after(event("switched", record.release, slot=slot), active=slot, trial=trial, shadow=shadow))
+        self._write(
+            journal.after(event("switched", record.release, slot=slot), active=slot, trial=trial, shadow=shadow)
+        )
         return Report(Outcome.SWITCHED, record.release, "" if trial is None else "the commit window is open")
 
     def _whole(self, journal: Journal, slot: SlotName) -> bool:
@@ -313,12 +236,7 @@ class Agent:
         return journal
 
     def _downloads(self) -> Path:
-        folder = self._state / DOWNLOADS
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(folder, error) from error
-        return folder
+        return downloads_of(self._state)
 
 
 @contextmanager

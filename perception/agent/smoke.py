@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -146,7 +147,7 @@ def _read(recording: bytes) -> Iterator[_Recorded]:
                 outputs = {name.removeprefix(prefix): arrays[name] for name in names if name.startswith(prefix)}
                 picture = cv2.imdecode(arrays[f"{number}/picture"], cv2.IMREAD_COLOR)
                 yield _Recorded(np.asarray(picture, np.uint8), outputs)
-    except (OSError, ValueError, KeyError, cv2.error) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, cv2.error) as error:
         raise VerificationError(
             f"the smoke run's recording cannot be read ({error}); publish the release again"
         ) from error

@@ -87,6 +87,7 @@ def prepare_in_child(slot: Path) -> SlotEvidence:
         OutputError: the disk is full.
     """
     name = parse_document(ReleaseIndex, (slot / INDEX).read_bytes(), where=INDEX).name
+    (slot / EVIDENCE).unlink(missing_ok=True)
     command = [sys.executable, "-m", "perception.agent.workshop", str(slot)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)

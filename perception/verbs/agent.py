@@ -22,10 +22,11 @@ from pathlib import Path
 
 from rich.markup import escape
 
-from perception.agent.agent import Agent, Outcome, Report, Surroundings
+from perception.agent.agent import Agent, Outcome, Report
 from perception.agent.download import fetcher_for
 from perception.agent.journal import read_journal
 from perception.agent.metrics import write_metrics
+from perception.agent.surroundings import Surroundings
 from perception.agent.trust import Origin
 from perception.agent.wanted import Vehicle
 from perception.cli import EXIT_FAILED, EXIT_PASSED

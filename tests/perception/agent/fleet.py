@@ -11,12 +11,13 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from perception.agent.agent import Agent, Outcome, Report, Surroundings
+from perception.agent.agent import Agent, Outcome, Report
 from perception.agent.download import Fetcher, Pace
 from perception.agent.health import HEALTH, DriveReport, write_report
 from perception.agent.index import CommitRule, ReleaseIndex, Tolerance
 from perception.agent.journal import read_journal
 from perception.agent.slots import active_package
+from perception.agent.surroundings import Surroundings
 from perception.agent.trust import Origin
 from perception.agent.wanted import Vehicle
 from perception.agent.workshop import prepare_here
@@ -141,6 +142,7 @@ class Quiet(SimpleHTTPRequestHandler):
     """A static file server that says nothing."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else 40 ms a file, for headers and body are written apart
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
