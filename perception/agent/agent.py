@@ -16,6 +16,7 @@ from perception.agent.index import INDEX, ReleaseIndex, parse_document, target_n
 from perception.agent.journal import Failure, Journal, SlotName, Trial, event, read_journal, write_journal
 from perception.agent.slots import SLOTS, SmokeFailure, fill, follow, package_in, tidy
 from perception.agent.surroundings import Surroundings
+from perception.agent.telemetry import Reporter
 from perception.agent.trust import Origin, Repository, refreshed
 from perception.agent.wanted import Vehicle, Wanted, Wish, wanted_release
 from perception.errors import PackageError, TollgateError, UpdateError, VerificationError
@@ -70,6 +71,8 @@ class Agent:
             tidy(self._state)
             journal = read_journal(self._state)
             follow(self._state, journal)
+            health.settle(self._state / health.HEALTH)
+            Reporter(self._state, self._vehicle).collect()
             if (judged := self._judge(journal)) is not None:
                 return judged
             repository = self._refreshed(read_journal(self._state))
@@ -124,6 +127,9 @@ class Agent:
     def _bring(self, repository: Repository, wanted: Wanted) -> Report:
         """Let the vehicle do what is wanted; a shadow comes only after what drives stands."""
         report = self._drive(repository, wanted.drives)
+        journal = read_journal(self._state)
+        if journal.place != wanted.place:
+            self._write(journal.model_copy(update={"place": wanted.place}))
         if report.outcome is not Outcome.UP_TO_DATE:
             return report
         if wanted.shadow is not None:

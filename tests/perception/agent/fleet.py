@@ -35,7 +35,7 @@ TERMS = releases.Terms(
     Tolerance(relative_error=0.01, disagreement=0.05, latency_p90_ms=10_000), CommitRule(frames=10, max_late=0.1)
 )
 HASTY = Pace(connect_s=2, silence_s=2, window_s=0.5, slowest_bytes_per_s=4096)
-NOT_WHAT_RUNS = ("trust", "downloads", "lock", "metrics.prom")  # what may move without the vehicle changing
+NOT_WHAT_RUNS = ("trust", "downloads", "lock", "metrics.prom", "spool")  # what may move without the vehicle changing
 
 
 class Works:
@@ -100,8 +100,10 @@ class Road:
         return Agent(self.state, self.origin, self.vehicle, replace(self.around, **around)).update()
 
     def drive(self, *, frames: int = 10, late: int = 0, faults: tuple[str, ...] = ()) -> None:
-        """A drive with what runs, as `tollgate run --health` reports it."""
-        report = DriveReport(package_sha256=self.runs, frames=frames, late=late, faults=faults)
+        """A drive with what runs, as `tollgate run --agent` reports it."""
+        report = DriveReport(
+            package_sha256=self.runs, started_ns=1, frames=frames, late=late, faults=faults, ended="clean"
+        )
         number = len(list((self.state / HEALTH).glob("*.json")))
         write_report(self.state / HEALTH / f"{number}.json", report)
 

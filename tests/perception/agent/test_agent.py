@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from perception.agent.agent import Outcome
-from perception.agent.health import HEALTH, HealthReporter, Verdict, health_of
+from perception.agent.health import HEALTH, HealthReporter, Verdict, health_of, settle
 from perception.agent.index import ROLLOUT, CommitRule, OnDeviceBuild, Tolerance
 from perception.agent.journal import read_journal
 from perception.agent.slots import active_package, read_evidence
@@ -95,7 +95,7 @@ class TestCommitWindow:
 class TestHealth:
     def test_a_run_that_ends_well_is_reported_by_its_sink(self, road):
         header = _header(road)
-        sink = open_sink("health", road.state / HEALTH, header)
+        sink = open_sink("agent", road.state, header)
         assert list((road.state / HEALTH).glob("*.running"))
         sink.close()
         known = health_of(road.state / HEALTH, road.runs)
@@ -105,16 +105,20 @@ class TestHealth:
         works.publish("second", service_ms=0.1)
         road.update()
         code = (
-            "import sys; from pathlib import Path; from perception.agent.health import _locked; import os, signal;"
-            "Path(sys.argv[1]).mkdir(exist_ok=True); f = _locked(Path(sys.argv[1]) / 'd.running', sys.argv[2]);"
-            "print('up', flush=True); signal.pause()"
+            "import sys, signal; from pathlib import Path;"
+            "from perception.agent.health import DriveReport, hold_running;"
+            "report = DriveReport(package_sha256=sys.argv[2], started_ns=1);"
+            "held = hold_running(Path(sys.argv[1]) / 'd.running', report); print('up', flush=True); signal.pause()"
         )
         folder = road.state / HEALTH
+        folder.mkdir(exist_ok=True)
         process = subprocess.Popen([sys.executable, "-c", code, str(folder), road.runs], stdout=subprocess.PIPE)
         assert process.stdout.readline() == b"up\n"
+        settle(folder)
         assert health_of(folder, road.runs).faults == (), "it runs"
         process.kill()
         process.wait()
+        settle(folder)
         assert health_of(folder, road.runs).faults == ("the process that ran it died (d)",)
         assert road.update().outcome is Outcome.FELL_BACK
 
@@ -122,7 +126,7 @@ class TestHealth:
         from perception.errors import EngineError
 
         for error, faults in ((KeyboardInterrupt(), 0), (EngineError("outputs are no numbers"), 1)):
-            sink = HealthReporter(road.state / HEALTH, _header(road))
+            sink = HealthReporter(road.state, _header(road))
             try:
                 raise error
             except BaseException:  # noqa: BLE001
