@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from perception.agent.index import (
     CURRENT,
     INDEX,
+    ROLLOUT,
     SIGNERS,
     SMOKE,
     CommitRule,
@@ -22,12 +24,15 @@ from perception.agent.index import (
     target_name,
 )
 from perception.agent.smoke import record
+from perception.cohort import RolloutPlan
 from perception.errors import ReleaseError
 from perception.files import json_bytes, sha256_of_bytes, sha256_of_file
 from perception.frame import Frame
 from perception.release_client import VerifiedRelease, verify_release
 from safety_gates.publishing.keyring import Keyring
 from safety_gates.publishing.repository import Change, Content, Now, State, change, read_state, read_target, utc_now
+
+LONGEST_NAME = 64  # as plans and drive records have them
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,34 @@ def offer(folder: Path, keyring: Keyring, name: str, *, now: Now = utc_now) -> R
     return index
 
 
+def publish_plan(folder: Path, keyring: Keyring, content: bytes) -> RolloutPlan:
+    """Let vehicles follow a rollout: its plan becomes the signed target `rollout.json`.
+
+    Raises:
+        RolloutError: no plan.
+        ReleaseError: it names a release that the repository does not hold, or is older than the plan that is published;
+            or as `change`.
+    """
+    plan, state = RolloutPlan.from_bytes(content), read_state(folder)
+    for wanted in (plan.control, plan.candidate):
+        index = published(folder, state, wanted.name)
+        if index.package_sha256 != wanted.sha256:
+            raise ReleaseError(
+                f"{ROLLOUT}: release {wanted.name} is package {wanted.sha256[:16]}… there, the repository holds "
+                f"{index.package_sha256[:16]}…; start the rollout with the release that was published"
+            )
+    before = read_target(folder, state, ROLLOUT)
+    if before is not None:
+        stands = RolloutPlan.from_bytes(before)
+        if stands.rollout == plan.rollout and plan.serial < stands.serial:
+            raise ReleaseError(
+                f"{ROLLOUT}: serial {plan.serial} of rollout {plan.rollout} is older than {stands.serial}, which is "
+                "published; take the newest from the rollout's folder"
+            )
+    change(folder, keyring, Change(add={ROLLOUT: content}, expected_version=state.version))
+    return plan
+
+
 def published(folder: Path, state: State, name: str) -> ReleaseIndex:
     """The index of a release in the repository.
 
@@ -140,8 +173,10 @@ def trusted_signers(folder: Path, state: State) -> Signers:
 def _index(verified: VerifiedRelease, smoke: bytes, terms: Terms) -> ReleaseIndex:
     package = verified.package
     files = sorted(path for path in verified.folder.rglob("*") if path.is_file())
+    suffix = f"-{package.profile.name}-{verified.statement_sha256[:12]}"
+    model = re.sub(r"[^A-Za-z0-9._-]", "_", package.manifest.name).lstrip("._-") or "model"
     return ReleaseIndex(
-        name=f"{package.manifest.name}-{package.profile.name}-{verified.statement_sha256[:12]}",
+        name=f"{model[: LONGEST_NAME - len(suffix)]}{suffix}",
         profile=package.profile.name,
         package_sha256=package.sha256,
         files=tuple(
