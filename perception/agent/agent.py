@@ -18,8 +18,8 @@ from perception.agent.slots import SLOTS, SmokeFailure, fill, follow, package_in
 from perception.agent.surroundings import Surroundings
 from perception.agent.telemetry import Reporter
 from perception.agent.trust import Origin, Repository, refreshed
-from perception.agent.wanted import Vehicle, Wanted, Wish, wanted_release
-from perception.errors import PackageError, TollgateError, UpdateError, VerificationError
+from perception.agent.wanted import Named, Vehicle, Wanted, wanted_release
+from perception.errors import TollgateError, UpdateError, VerificationError
 from perception.files import cannot_write, sha256_of_bytes
 
 TRUST, LOCK = "trust", "lock"
@@ -139,7 +139,7 @@ class Agent:
             self._write(journal.model_copy(update={"shadow": None}))
         return report
 
-    def _drive(self, repository: Repository, wish: Wish) -> Report:
+    def _drive(self, repository: Repository, wish: Named) -> Report:
         """Run a release: nothing to do, return to a kept slot, or fill one and try it."""
         journal = read_journal(self._state)
         index, content = self._index(repository, wish)
@@ -157,7 +157,7 @@ class Agent:
             return Report(Outcome.REFUSED, index.name, read_journal(self._state).failures[sha256].reason)
         return self._switch(read_journal(self._state), slot)
 
-    def _accompany(self, repository: Repository, wish: Wish) -> Report:
+    def _accompany(self, repository: Repository, wish: Named) -> Report:
         """Put a release into the slot that is not in use, for whoever runs it beside the one that drives."""
         index, content = self._index(repository, wish)
         slot = self._slot_with(repository, index, content)
@@ -168,7 +168,7 @@ class Agent:
             self._write(journal.after(event("shadowed", index.name, slot=slot), shadow=slot))
         return Report(Outcome.SHADOWING, index.name)
 
-    def _index(self, repository: Repository, wish: Wish) -> tuple[ReleaseIndex, bytes]:
+    def _index(self, repository: Repository, wish: Named) -> tuple[ReleaseIndex, bytes]:
         name = target_name(wish.name, INDEX)
         content = repository.document(name, self._downloads())
         if content is None:
@@ -231,7 +231,7 @@ class Agent:
         """Whether a complete slot still holds the bytes that were put there."""
         try:
             package_in(self._state, slot, journal.slots[slot])
-        except (KeyError, PackageError, TollgateError):
+        except (KeyError, TollgateError):
             return False
         return True
 

@@ -25,7 +25,7 @@ class Vehicle:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Named:
     """A release by its name, and the digest of its package where the signed document tells it."""
 
     name: str
@@ -42,8 +42,8 @@ class Wanted:
         place: in the rollout; None outside of one.
     """
 
-    drives: Wish
-    shadow: Wish | None = None
+    drives: Named
+    shadow: Named | None = None
     place: Place | None = None
 
 
@@ -64,7 +64,7 @@ def wanted_release(repository: Repository, vehicle: Vehicle, folder: Path) -> Wa
     if content is None:
         return None
     release = parse_document(Current, content, where=CURRENT).releases.get(vehicle.profile)
-    return None if release is None else Wanted(Wish(release))
+    return None if release is None else Wanted(Named(release))
 
 
 def _by_plan(plan: RolloutPlan, vehicle_id: str) -> Wanted:
@@ -73,5 +73,5 @@ def _by_plan(plan: RolloutPlan, vehicle_id: str) -> Wanted:
     return Wanted(_wish(mine.release), shadow, Place(rollout=plan.rollout, role=mine.role))
 
 
-def _wish(release: ReleaseRef) -> Wish:
-    return Wish(release.name, release.sha256)
+def _wish(release: ReleaseRef) -> Named:
+    return Named(release.name, release.sha256)

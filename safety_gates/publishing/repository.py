@@ -247,7 +247,13 @@ def _sign(metadata: Metadata[Any], signers: Iterable[Signer], *, now: Now) -> No
     signed.expires = now() + timedelta(days=EXPIRES_AFTER_DAYS[signed.type])
     metadata.signatures.clear()
     for signer in signers:
-        metadata.sign(signer, append=True)
+        try:
+            metadata.sign(signer, append=True)
+        except RepositoryError as error:
+            reason = " ".join(str(error.__cause__ or error).split()) or type(error.__cause__).__name__
+            raise ReleaseError(
+                f"{signed.type}: key {signer.public_key.keyid[:16]}… does not sign ({reason}); nothing was published"
+            ) from error
 
 
 def _sign_root(root: Metadata[Root], keyring: Keyring, *, signed_before: Metadata[Root] | None, now: Now) -> None:
