@@ -13,7 +13,7 @@ from pathlib import Path
 from perception.agent import health
 from perception.agent.incoming import DOWNLOADS, download, downloads_of, refuse_misfits
 from perception.agent.index import INDEX, ReleaseIndex, parse_document, target_name
-from perception.agent.journal import Failure, Journal, SlotName, Trial, event, read_journal, write_journal
+from perception.agent.journal import Failure, Journal, SlotName, SlotRecord, Trial, event, read_journal, write_journal
 from perception.agent.slots import SLOTS, SmokeFailure, fill, follow, package_in, tidy
 from perception.agent.surroundings import Surroundings
 from perception.agent.telemetry import Reporter
@@ -90,8 +90,7 @@ class Agent:
         if (boot := self._around.boot_id()) not in trial.boots:
             trial = trial.model_copy(update={"boots": (*trial.boots, boot)})
             write_journal(self._state, journal.model_copy(update={"trial": trial}))
-        known = health.health_of(self._state / health.HEALTH, running.package_sha256)
-        verdict, why = known.verdict(running.commit, boots=len(trial.boots))
+        verdict, why = self._verdict(running, trial)
         if verdict is health.Verdict.WAIT:
             return None
         if verdict is health.Verdict.COMMIT:
@@ -108,6 +107,10 @@ class Agent:
             outcome = Outcome.FELL_BACK
         health.forget(self._state / health.HEALTH)
         return Report(outcome, running.release, why)
+
+    def _verdict(self, running: SlotRecord, trial: Trial) -> tuple[health.Verdict, str]:
+        known = health.health_of(self._state / health.HEALTH, running.package_sha256)
+        return known.verdict(running.commit, boots=len(trial.boots))
 
     def _return(self, journal: Journal, trial: Trial, *, what: str, why: str, **changes: object) -> Journal:
         """Point back to the slot before the trial, or to none where that is no longer whole."""
@@ -147,7 +150,7 @@ class Agent:
         if journal.running is not None and journal.running.index_sha256 == sha256:
             if journal.trial is None:
                 return Report(Outcome.UP_TO_DATE, index.name)
-            return Report(Outcome.ON_TRIAL, index.name, "the commit window is open")
+            return Report(Outcome.ON_TRIAL, index.name, self._verdict(journal.running, journal.trial)[1])
         if journal.trial is not None:
             journal = self._return(journal, journal.trial, what="withdrawn", why=f"{index.name} is wanted instead")
             if journal.running is not None and journal.running.index_sha256 == sha256:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from perception.agent.journal import read_journal
 from perception.agent.slots import active_package, read_evidence
 from perception.agent.smoke import measure, record
 from perception.agent.workshop import prepare_in_child
+from perception.cli import main
 from perception.cohort import RolloutPlan, assignment
 from perception.errors import UpdateError, VerificationError
 from perception.package import open_package
@@ -329,6 +331,52 @@ class TestNetwork:
         (road.state / "journal.json").write_text('{"active": "c"}')
         with pytest.raises(UpdateError, match=r"journal\.json: active: got 'c'"):
             road.update()
+
+
+class TestVerb:
+    def _words(self, road, tmp_path):
+        (tmp_path / "root.json").write_bytes(road.origin.root)
+        words = [str(road.state), "--repository", road.origin.url, "--root", str(tmp_path / "root.json")]
+        return [*words, "--profile", "x86_cpu", "--vehicle-id", "V1"]
+
+    def test_the_service_goes_on_until_it_is_told_to_stop(self, works, road, tmp_path):
+        second = works.publish("second", service_ms=0.1)
+        command = [sys.executable, "-m", "perception.cli", "agent", *self._words(road, tmp_path), "--interval-s", "0.1"]
+        service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            lines = [service.stdout.readline() for _ in range(2)]
+        finally:
+            service.terminate()
+        assert service.wait(timeout=30) == 0
+        assert lines[0].startswith("SWITCHED")
+        assert lines[1].split("  ")[:2] == ["ON_TRIAL", second.name]
+        assert lines[1].rstrip().endswith("0 of 10 frames")
+
+    def test_a_release_that_fell_back_ends_with_1_and_status_says_why(self, works, road, tmp_path, capsys):
+        works.publish("second", service_ms=0.1)
+        road.update()
+        road.drive(late=10)
+        assert main(["agent", *self._words(road, tmp_path), "--once", "--json"]) == 1
+        assert json.loads(capsys.readouterr().out)["outcome"] == "FELL_BACK"
+        assert main(["agent", str(road.state), "--status", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["events"][-1]["what"] == "fell_back"
+        assert 'tollgate_agent_slot_events{what="fell_back"} 1' in (road.state / "metrics.prom").read_text()
+
+    @pytest.mark.parametrize(
+        ("missing", "match"),
+        [
+            ("--repository", "--repository is missing"),
+            ("--vehicle-id", "--vehicle-id is missing"),
+            ("--root", "--root is"),
+        ],
+    )
+    def test_a_missing_word_is_one_line(self, road, tmp_path, capsys, missing, match):
+        words = self._words(road, tmp_path)
+        position = words.index(missing)
+        assert main(["agent", *words[:position], *words[position + 2 :], "--once"]) == 2
+        said = capsys.readouterr().err
+        assert f"{missing} is missing" in said
+        assert said.count("\n") == 1
 
 
 def _frames_in(pictures):
