@@ -199,13 +199,16 @@ class Agent:
         return self._filled(repository, index, content)
 
     def _filled(self, repository: Repository, index: ReleaseIndex, content: bytes) -> SlotName | None:
-        """Download, then fill the slot that is not in use; None where the smoke run failed."""
+        """Download, then fill the slot that is not in use; None where the smoke run failed.
+
+        What the slot held stays until the new release passed. A death between the slot's renaming and the journal's
+        leaves a record that is not of these bytes: whoever uses a slot compares them, and so it is filled again.
+        """
         incoming = download(repository, index, content, state=self._state)
         journal = read_journal(self._state)
         slot, sha256 = journal.inactive, sha256_of_bytes(content)
-        others = {name: record for name, record in journal.slots.items() if name != slot}
-        shadow = None if journal.shadow == slot else journal.shadow
-        journal = self._write(journal.model_copy(update={"slots": others, "shadow": shadow}))
+        if journal.shadow == slot:
+            journal = self._write(journal.model_copy(update={"shadow": None}))
         try:
             record = fill(self._state / SLOTS / slot, incoming, prepare=self._around.prepare)
         except SmokeFailure as error:
@@ -214,7 +217,7 @@ class Agent:
             failures = {**journal.failures, sha256: failure}
             self._write(journal.after(event("refused", index.name, str(error), slot=slot), failures=failures))
             return None
-        slots = {**others, slot: record}
+        slots = {**journal.slots, slot: record}
         self._write(journal.after(event("filled", index.name, slot=slot), slots=slots))
         shutil.rmtree(self._state / DOWNLOADS, ignore_errors=True)
         return slot
