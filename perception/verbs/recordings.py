@@ -23,7 +23,14 @@ from perception.sources.source import Camera, FrameSource
 from perception.sources.table import open_frames
 from perception.terminal import Terminal
 
-SINK_OPTIONS = {"log": "run_log", "overlay": "overlay", "mcap": "mcap", "rerun": "rerun", "view": "view"}
+SINK_OPTIONS = {
+    "log": "run_log",
+    "agent": "agent",
+    "overlay": "overlay",
+    "mcap": "mcap",
+    "rerun": "rerun",
+    "view": "view",
+}
 """Option → kind of sink."""
 
 
@@ -76,6 +83,7 @@ def add_sink_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="show the run in Rerun's viewer: one that is open there, or a new one here",
     )
+    parser.add_argument("--agent", type=Path, metavar="FOLDER", help="tell the agent of this folder how the drive goes")
     parser.add_argument(
         "--max-late",
         type=fraction,
