@@ -7,12 +7,14 @@ hypothesis testing and acceptance sampling", Technometrics 24). Everything in be
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 
 import numpy as np
+from pydantic import JsonValue
 
 from safety_gates.rollout.quantities import QUANTITIES, VehicleTable
 from safety_gates.rollout.randomization import (
@@ -112,6 +114,16 @@ class Levels:
     beta: float
     suspicion: float
     intervals: bool
+
+
+def json_of(judgement: Judgement) -> dict[str, JsonValue]:
+    """A judgement as a log keeps it; an open end is None, since JSON knows no infinity."""
+    findings = [
+        {name: None if value in (math.inf, -math.inf) else value for name, value in asdict(finding).items()}
+        for finding in judgement.findings
+    ]
+    document: dict[str, JsonValue] = json.loads(json.dumps({**asdict(judgement), "findings": findings}))
+    return document
 
 
 def judge_stage(plan: RolloutFile, stage: Stage, table: VehicleTable, *, at: Look, intervals: bool = True) -> Judgement:

@@ -104,6 +104,8 @@ class RolloutFile(_Strict):
         if shares != sorted(shares) or shares[-1] == 0.0:
             raise ValueError(f"stages: got shares {shares}, expected them to grow and to end above 0")
         for stage in self.stages:
+            if stage.share > 0 and stage.shadow > 0:
+                raise ValueError(f"stage {stage.name}: has candidates and shadows, expected one of the two")
             self._check_limits(stage)
         if self.holdout == 0.0 and shares[-1] == 1.0:
             raise ValueError("holdout: got 0, expected more: at 100 % it is what the candidate is compared with")
