@@ -47,6 +47,7 @@ VERBS: dict[str, Verb] = {
     "bench": Verb("perception.verbs.bench", "latency of a package: engine alone, whole pipeline, percentiles"),
     "gate": Verb("safety_gates.verbs.gate", "measure a package against a policy and give a verdict"),
     "release": Verb("safety_gates.verbs.release", "sign what passed its gates; verify a release"),
+    "rollout": Verb("safety_gates.verbs.rollout", "move a release through a fleet in stages, on evidence"),
 }
 
 EPILOG = """exit codes: 0 passed, 1 a verdict failed, 2 misuse or bad input, 3 inconclusive

@@ -200,7 +200,7 @@ def judged(
 
 
 def command(
-    rollout: Rollout, action: Action, reason: str, signer: CryptoSigner, *, now_ns: int, seen_stage: str | None = None
+    rollout: Rollout, action: str, reason: str, signer: CryptoSigner, *, now_ns: int, seen_stage: str | None = None
 ) -> Rollout:
     """Carry out a person's command.
 
