@@ -74,7 +74,7 @@ def render(rollout: Rollout, counts: Mapping[str, int], now_ns: int) -> bytes:
         head=rollout.log.head,
         tollgate=version("tollgate"),
         drawn=_instant(now_ns),
-        false_rollback=f"{rollout.file.false_rollback:.0%}",
+        false_rollback=f"{100 * rollout.file.false_rollback:g} %",
     )
     return document.encode()
 
@@ -93,10 +93,10 @@ def _stage_rows(rollout: Rollout) -> Iterator[StageRow]:
     for index, stage in enumerate(rollout.file.stages):
         entries = [entry for entry in rollout.log.entries if entry.plan.stage == stage.name]
         here = "stopped" if rollout.plan.state == "rolled_back" else "done" if rollout.ended else "now"
-        shadow = f"{stage.shadow:.1%} in shadow" if stage.shadow else ""
+        shadow = f"{100 * stage.shadow:g} % in shadow" if stage.shadow else ""
         yield StageRow(
             name=stage.name,
-            share=shadow or f"{stage.share:.1%}",
+            share=shadow or f"{100 * stage.share:g} % candidate",
             standing="done" if index < current else here if index == current else "ahead",
             looks=sum(entry.judgement is not None and entry.action != "advance" for entry in entries)
             + sum(entry.action == "advance" and entry.judgement is not None for entry in _leaving(rollout, stage.name)),

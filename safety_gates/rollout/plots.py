@@ -16,7 +16,7 @@ from safety_gates.rollout.decision_log import Entry
 from safety_gates.rollout.quantities import QUANTITIES
 
 DAY_NS = 86400 * 10**9
-LEAST_P = 1e-12
+LEAST_P = 1e-15
 _SPACE = "\u2009"
 
 
@@ -88,7 +88,7 @@ def _event(quantity: str, points: Sequence[Point], borders: Sequence[tuple[float
         days = [point.day for point in points]
         axes.plot(days, [max(point.finding["p_harm"], LEAST_P) for point in points], "o-", color=FIRST, markersize=4)
         axes.plot(days, [point.finding["alpha"] for point in points], "--", color=LIMIT, drawstyle="steps-mid")
-        axes.set(yscale="log", ylim=(LEAST_P, 2), xlabel="days", ylabel="p without harm")
+        axes.set(yscale="log", ylim=(_floor(points), 2), xlabel="days", ylabel="p without harm")
         _mark(axes, borders)
         last = points[-1].finding
         return plot_of(
@@ -129,7 +129,7 @@ def _limits(axes: Axes, points: Sequence[Point]) -> None:
 
 def _mark(axes: Axes, borders: Sequence[tuple[float, str]]) -> None:
     for day, _ in borders:
-        axes.axvline(day, color=FAINT, linewidth=1.2)
+        axes.axvline(day, color=FAINT, linewidth=1.2, zorder=0)
 
 
 def _series(entries: Sequence[Entry]) -> dict[str, list[Point]]:
@@ -144,7 +144,7 @@ def _series(entries: Sequence[Entry]) -> dict[str, list[Point]]:
 def _borders(entries: Sequence[Entry]) -> list[tuple[float, str]]:
     pairs = pairwise(entries)
     return [
-        ((after.at_ns - entries[0].at_ns) / DAY_NS, after.plan.stage)
+        ((after.at_ns - entries[0].at_ns) / DAY_NS, "" if after.plan.state == "rolled_back" else after.plan.stage)
         for before, after in pairs
         if (after.plan.stage, after.plan.state) != (before.plan.stage, before.plan.state)
     ]
@@ -152,6 +152,12 @@ def _borders(entries: Sequence[Entry]) -> list[tuple[float, str]]:
 
 def _share(entry: Entry) -> float:
     return 0.0 if entry.plan.state == "rolled_back" else 100 * entry.plan.current.share * (1 - entry.plan.holdout)
+
+
+def _floor(points: Sequence[Point]) -> float:
+    """Where the axis of a p ends: below every p and every level."""
+    least = min(min(point.finding["p_harm"], point.finding["alpha"]) for point in points)
+    return max(LEAST_P, 10 ** (math.floor(math.log10(max(least, LEAST_P))) - 1))
 
 
 def _within(value: float | None, otherwise: float) -> float:

@@ -57,7 +57,7 @@ class Cars:
         self._random = np.random.default_rng(7)
         self.usual = dict(zip(self.signers, self._random.lognormal(-7, 0.8, count), strict=True))
 
-    def line(self, rollout: Rollout, name: str, at_ns: int, **changes: object) -> bytes:
+    def line(self, rollout: Rollout, name: str, at_ns: int, /, **changes: object) -> bytes:
         """One drive of one vehicle."""
         given = assignment(rollout.plan, name)
         shadow = {"release": CANDIDATE, "compared": 1000, "agreed": 980} if given.shadow else None
