@@ -46,8 +46,9 @@ VERBS: dict[str, Verb] = {
     "replay": Verb("perception.verbs.replay", "every frame of a recording, with run log and overlay"),
     "bench": Verb("perception.verbs.bench", "latency of a package: engine alone, whole pipeline, percentiles"),
     "gate": Verb("safety_gates.verbs.gate", "measure a package against a policy and give a verdict"),
-    "release": Verb("safety_gates.verbs.release", "sign what passed its gates; verify a release"),
+    "release": Verb("safety_gates.verbs.release", "sign what passed its gates, publish it, verify a release"),
     "rollout": Verb("safety_gates.verbs.rollout", "move a release through a fleet in stages, on evidence"),
+    "agent": Verb("perception.verbs.agent", "keep a vehicle on the release that was signed for it"),
 }
 
 EPILOG = """exit codes: 0 passed, 1 a verdict failed, 2 misuse or bad input, 3 inconclusive

@@ -17,6 +17,7 @@ Misuse by the calling program is `ValueError` or `RuntimeError`. What the world 
     ├── EvidenceError         evidence missing or bound to another package
     ├── ReleaseError          a release is refused
     ├── RolloutError          a rollout plan, drive record or decision is refused
+    ├── UpdateError           the vehicle could not fetch or install; what it runs is untouched
     └── OutputError           a file or folder cannot be written
 
 Lateness is not an error: a late, dropped or broken frame is counted, logged and published in the result.
@@ -40,6 +41,7 @@ __all__ = [
     "SourceError",
     "SpecError",
     "TollgateError",
+    "UpdateError",
     "VerificationError",
 ]
 
@@ -90,6 +92,10 @@ class ReleaseError(TollgateError):
 
 class RolloutError(TollgateError):
     """A rollout plan, drive record or decision is refused."""
+
+
+class UpdateError(TollgateError):
+    """A vehicle could not fetch or install a release; what it runs is untouched."""
 
 
 class OutputError(TollgateError):

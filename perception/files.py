@@ -94,6 +94,15 @@ def staged_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(staged, ignore_errors=True)
 
 
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to disk: what was renamed in it stays renamed when the power goes.
+
+    Raises:
+        OSError: the disk fails.
+    """
+    _fsync(folder)
+
+
 def cannot_write(path: Path, error: OSError) -> OutputError:
     """The one sentence for a failed write."""
     reason = error.strerror or str(error)

@@ -128,19 +128,19 @@ def read_public_key(path: Path) -> SSlibKey:
     return SSlibKey.from_crypto(key)
 
 
-def verify_release(folder: Path, public_key: Path | SSlibKey) -> VerifiedRelease:
+def verify_release(folder: Path, trusted: Path | SSlibKey | Mapping[str, SSlibKey]) -> VerifiedRelease:
     """Apply the rules of this module's docstring.
 
     Args:
         folder: the release.
-        public_key: whom this vehicle trusts: a PEM file, or the key.
+        trusted: whom this vehicle trusts: a PEM file, a key, or keys by their ids, of which one suffices.
 
     Raises:
         VerificationError: the first rule that is broken; nothing was changed.
     """
-    key = read_public_key(public_key) if isinstance(public_key, Path) else public_key
+    keys = _keys_by_id(trusted)
     _refuse_other_files(folder)
-    payload = _signed_payload(folder / STATEMENT, key)
+    payload, key = _signed_payload(folder / STATEMENT, keys)
     statement = _passed_statement(payload, folder / STATEMENT)
     signed = _digests_by_name(statement.subject, folder / STATEMENT)
     _compare_package(folder / PACKAGE, signed)
@@ -171,25 +171,33 @@ def _refuse_other_files(folder: Path) -> None:
         raise VerificationError(f"{folder}: {', '.join(added)} does not belong to a release; fetch the release again")
 
 
-def _signed_payload(path: Path, public_key: SSlibKey) -> bytes:
-    """The payload's bytes, once the key's signature over them holds."""
+def _keys_by_id(trusted: Path | SSlibKey | Mapping[str, SSlibKey]) -> Mapping[str, SSlibKey]:
+    if isinstance(trusted, Mapping):
+        return trusted
+    key = read_public_key(trusted) if isinstance(trusted, Path) else trusted
+    return {key.keyid: key}
+
+
+def _signed_payload(path: Path, keys: Mapping[str, SSlibKey]) -> tuple[bytes, SSlibKey]:
+    """The payload's bytes, once a trusted key's signature over them holds, and that key."""
     envelope = _envelope(path)
     if envelope.payload_type != PAYLOAD_TYPE:
         raise VerificationError(f"{path}: got payload type {envelope.payload_type!r}, expected {PAYLOAD_TYPE!r}")
     if not envelope.signatures:
         raise VerificationError(f"{path}: is not signed; sign it with: tollgate release sign")
-    if public_key.keyid not in envelope.signatures:
-        signers = ", ".join(str(key_id)[:16] for key_id in envelope.signatures)
-        raise VerificationError(f"{path}: signed by key {signers}…, this machine trusts {public_key.keyid[:16]}…")
+    key = next((keys[key_id] for key_id in envelope.signatures if key_id in keys), None)
+    if key is None:
+        signers, wanted = (", ".join(f"{key_id[:16]}…" for key_id in ids) for ids in (envelope.signatures, keys))
+        raise VerificationError(f"{path}: signed by key {signers}, this machine trusts {wanted or 'no key'}")
     try:
-        envelope.verify([public_key], 1)
+        envelope.verify([key], 1)
     except UnverifiedSignatureError as error:
         raise VerificationError(
-            f"{path}: the signature of key {public_key.keyid[:16]}… does not match the statement: altered or forged; "
+            f"{path}: the signature of key {key.keyid[:16]}… does not match the statement: altered or forged; "
             "do not run this engine"
         ) from error
     payload: bytes = envelope.payload
-    return payload
+    return payload, key
 
 
 def _envelope(path: Path) -> Envelope:

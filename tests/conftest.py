@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+PASSPHRASE = "of the tests and of nothing else"
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -27,6 +28,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Tests keep nothing in the user's cache, and find nothing there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def passphrase() -> Iterator[None]:
+    """Keys that tests make are encrypted like everybody's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOLLGATE_PASSPHRASE", PASSPHRASE)
         yield
 
 

@@ -46,13 +46,32 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("gate", folder / "package", "--recording", DRIVE, "--labels", DRIVE, "--reference", folder / "float"),
         *("--frames", "40", "--policy", folder / "policy.yaml", "--report", folder / "report.html"),
     )
-    keyed = tollgate("release", "keys", "--output", folder / "keys")
+    keyed = tollgate("release", "keys", "create", "--output", folder / "keys", "--repository", folder / "repository")
     signed = tollgate(
         *("release", "sign", folder / "package", "--judgement", folder / "judgement.json"),
         *("--key", folder / "keys" / "signer.pem", "--output", folder / "release"),
     )
     assert (compiled, gated, keyed, signed) == (0, 0, 0, 0)
     return folder
+
+
+def test_a_vehicle_gets_the_release_from_the_repository_and_keeps_it_after_a_drive(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository, vehicle = tmp_path / "repository", tmp_path / "vehicle"
+    shutil.copytree(chain / "repository", repository)
+    where = ("--repository", repository, "--keys", chain / "keys")
+    terms = ("--latency-ms", 60_000, "--commit-frames", 4, "--commit-late", 1)
+    assert tollgate("release", "publish", chain / "release", *where, "--frames-of", DRIVE, *terms, "--offer") == 0
+    assert tollgate("release", "verify", repository, "--root", repository / "metadata" / "1.root.json") == 0
+    me = ("--root", repository / "metadata" / "1.root.json", "--profile", PROFILE, "--vehicle-id", "V1", "--once")
+    assert tollgate("agent", vehicle, "--repository", repository, *me) == 0
+    assert tollgate("replay", vehicle / "active", DRIVE, "--frames", 4, "--health", vehicle / "health") == 0
+    assert tollgate("agent", vehicle, "--repository", repository, *me) == 0
+    capsys.readouterr()
+    assert tollgate("agent", vehicle, "--status") == 0
+    assert "committed" in capsys.readouterr().out
+    assert 'tollgate_agent_last_pass_seconds{outcome="COMMITTED"}' in (vehicle / "metrics.prom").read_text()
 
 
 def test_a_release_runs_where_its_key_is_required(chain: Path, tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
-"""Sign what passed its gates, and verify what others signed.
+"""Sign what passed its gates, publish it for vehicles, and verify what others signed.
 
-  keys     make an ed25519 key pair: a private key to sign with, a public key for the vehicles
-  sign     confirm a PASSED judgement from its evidence, then write package, judgement and report as a signed release
-  verify   check a release as a vehicle does: signature, statement, every byte
+  keys      create the keys of a repository, rotate or revoke one
+  sign      confirm a PASSED judgement from its evidence, then write package, judgement and report as a signed release
+  publish   add a signed release to a repository (TUF) that any static file server can serve
+  offer     let the vehicles of its profile run a published release, a newer one or an older one
+  refresh   sign the repository's freshness anew; a timer's daily work
+  verify    check a release, or a whole repository, off line as a vehicle does
 
 A release is a folder that any in-toto verifier reads: statement.dsse.json (in-toto test-result v0.1 in a DSSE
-envelope), package/, judgement.json, report.html. A vehicle opens it with: tollgate run RELEASE … --require-release KEY
+envelope), package/, judgement.json, report.html. A vehicle opens it with: tollgate run RELEASE … --require-release KEY,
+or gets it from the repository with: tollgate agent
 
-  tollgate release keys --output keys/
+  tollgate release keys create --output keys/ --repository repository/
   tollgate release sign out/package --judgement out/judgement.json --key keys/signer.pem --output out/release
-  tollgate release verify out/release --key keys/signer.pub
+  tollgate release publish out/release --repository repository/ --keys keys/ --frames-of drive/
+  tollgate release offer NAME --repository repository/ --keys keys/
+  tollgate release verify repository/ --root repository/metadata/1.root.json
 """
 
 from __future__ import annotations
@@ -18,34 +24,22 @@ import argparse
 from pathlib import Path
 
 from perception.cli import EXIT_PASSED
+from perception.errors import ReleaseError
 from perception.package import open_package
 from perception.release_client import VerifiedRelease, verify_release
 from perception.terminal import Terminal
-from safety_gates.keys import make_keys, read_signer
+from safety_gates.keys import read_signer
+from safety_gates.publishing.audit import Audit, audit
 from safety_gates.release import sign_release
+from safety_gates.verbs.release_keys import add_keys
+from safety_gates.verbs.release_repository import add_offer, add_publish, add_refresh
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See `perception.cli.VerbModule`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", title="actions")
-    keys = actions.add_parser(
-        "keys", help="make a key pair", description="Make an ed25519 key pair; never overwrites one."
-    )
-    keys.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for signer.pem and signer.pub")
-    keys.set_defaults(act=_keys)
-    sign = actions.add_parser(
-        "sign", help="sign a package that passed", description="Sign a package that passed its gates."
-    )
-    sign.add_argument("package", type=Path, help="the package that was judged")
-    sign.add_argument("--judgement", type=Path, required=True, metavar="JSON", help="what `tollgate gate` wrote")
-    sign.add_argument("--key", type=Path, required=True, metavar="PEM", help="private key, readable by its owner alone")
-    sign.add_argument("--output", type=Path, required=True, metavar="DIR", help="the release; must not exist")
-    sign.set_defaults(act=_sign)
-    verify = actions.add_parser("verify", help="check a release", description="Check a release as a vehicle does.")
-    verify.add_argument("release", type=Path, help="release folder")
-    verify.add_argument("--key", type=Path, required=True, metavar="PUB", help="the public key to trust")
-    verify.set_defaults(act=_verify)
-    for action in (keys, sign, verify):  # the same switches as before the action's name; unset here, they keep that
+    for add in (add_keys, _add_sign, add_publish, add_offer, add_refresh, _add_verify):
+        action = add(actions)  # the same switches as before the action's name; unset here, they keep that
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document")
         action.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="only results and errors")
 
@@ -56,11 +50,28 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return code
 
 
-def _keys(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    private, public = make_keys(arguments.output)
-    terminal.say(f"private key {private} (keep it off the vehicles), public key {public}")
-    terminal.result({"private_key": str(private), "public_key": str(public)})
-    return EXIT_PASSED
+def _add_sign(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    sign = actions.add_parser(
+        "sign", help="sign a package that passed", description="Sign a package that passed its gates."
+    )
+    sign.add_argument("package", type=Path, help="the package that was judged")
+    sign.add_argument("--judgement", type=Path, required=True, metavar="JSON", help="what `tollgate gate` wrote")
+    sign.add_argument("--key", type=Path, required=True, metavar="PEM", help="private key, readable by its owner alone")
+    sign.add_argument("--output", type=Path, required=True, metavar="DIR", help="the release; must not exist")
+    sign.set_defaults(act=_sign)
+    return sign
+
+
+def _add_verify(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    verify = actions.add_parser(
+        "verify", help="check a release or a repository", description="Check a folder off line, as a vehicle does."
+    )
+    verify.add_argument("release", type=Path, help="release folder, or repository folder")
+    trust = verify.add_mutually_exclusive_group(required=True)
+    trust.add_argument("--key", type=Path, metavar="PUB", help="for a release: the public key to trust")
+    trust.add_argument("--root", type=Path, metavar="JSON", help="for a repository: the root that vehicles have")
+    verify.set_defaults(act=_verify)
+    return verify
 
 
 def _sign(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -71,7 +82,13 @@ def _sign(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _verify(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    return _tell(verify_release(arguments.release, arguments.key), terminal, "[green]verified[/]")
+    if arguments.key is not None:
+        return _tell(verify_release(arguments.release, arguments.key), terminal, "[green]verified[/]")
+    try:
+        root = arguments.root.read_bytes()
+    except OSError as error:
+        raise ReleaseError(f"{arguments.root}: cannot be read ({error.strerror}); expected a root.json") from error
+    return _tell_audit(audit(arguments.release, root), terminal)
 
 
 def _tell(release: VerifiedRelease, terminal: Terminal, what: str) -> int:
@@ -87,6 +104,28 @@ def _tell(release: VerifiedRelease, terminal: Terminal, what: str) -> int:
             "statement_sha256": release.statement_sha256,
             "key_id": release.key_id,
             "claims": list(release.claims),
+        }
+    )
+    return EXIT_PASSED
+
+
+def _tell_audit(found: Audit, terminal: Terminal) -> int:
+    rows = [(each.name, each.profile, f"{len(each.claims)} passed") for each in found.releases]
+    terminal.table("Releases", ("name", "profile", "claims"), rows)
+    state = found.state
+    terminal.say(
+        f"[green]verified[/] {found.files} files; root {state.root.signed.version}, targets {state.version} until "
+        f"{state.targets.signed.expires:%Y-%m-%d}, timestamp until {state.timestamp.signed.expires:%Y-%m-%d %H:%M} UTC"
+    )
+    terminal.result(
+        {
+            "files": found.files,
+            "root_version": state.root.signed.version,
+            "targets_version": state.version,
+            "releases": [
+                {"name": each.name, "profile": each.profile, "package_sha256": each.package_sha256}
+                for each in found.releases
+            ],
         }
     )
     return EXIT_PASSED

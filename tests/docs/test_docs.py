@@ -59,6 +59,14 @@ def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
+def test_every_test_a_page_names_exists() -> None:
+    """A page that promises a test keeps its promise."""
+    written = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    assert len(named) > 20
+    assert [name for name in sorted(named) if f"def {name}(" not in written] == []
+
+
 def test_every_verb_the_readme_shows_parses() -> None:
     """Each `tollgate …` line of the README is understood by its verb's parser."""
     text = (ROOT / "README.md").read_text().replace("\\\n", " ")

@@ -33,7 +33,11 @@ class Factory:
     def release(self, name="release", *, service_ms=0.0, **changes):
         """A release folder; `changes` replace fields of the statement or its predicate before it is signed."""
         folder = self.folder / name
-        null_package(folder / "package", service_ms=service_ms)
+        return self.package_at(folder, lambda package: null_package(package, service_ms=service_ms), **changes)
+
+    def package_at(self, folder, make_package, **changes):
+        """A release around the package that `make_package` writes."""
+        make_package(folder / "package")
         (folder / "judgement.json").write_text('{"outcome": "PASSED"}')
         (folder / "report.html").write_text("<p>PASSED</p>")
         self.sign(folder, self.statement(folder, **changes))

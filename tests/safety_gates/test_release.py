@@ -5,19 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import stat
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from securesystemslib.dsse import Envelope
 
 from perception.cli import main
 from perception.errors import ReleaseError, VerificationError
 from perception.package import open_package
 from perception.release_client import read_public_key, verify_release
-from safety_gates.keys import make_keys, read_signer
+from safety_gates.keys import make_key, read_signer
 from safety_gates.release import sign_release
+from tests.conftest import PASSPHRASE
 from tests.safety_gates.builders import SHIFTED, package, snapshot
 
 POLICY = """
@@ -49,7 +47,7 @@ def judged(tmp_path_factory, short_drive):
     (folder / "judgement.json").rename(folder / "failed.json")
     (folder / "report.html").rename(folder / "failed.html")
     assert _gate(folder, short_drive, "package") == 0
-    make_keys(folder / "keys")
+    make_key(folder / "keys" / "signer.pem", PASSPHRASE)
     return folder
 
 
@@ -198,40 +196,6 @@ def test_a_package_that_changes_between_opening_and_signing_is_not_released(benc
     with pytest.raises(VerificationError, match=r"package/engine\.onnx: got sha256"):
         sign_release(opened, bench.folder / "judgement.json", signer, output=bench.release)
     assert snapshot(bench.folder) == before
-
-
-class TestKeys:
-    def test_the_private_key_is_its_owners_alone(self, tmp_path):
-        private, public = make_keys(tmp_path / "keys")
-        assert stat.S_IMODE(private.stat().st_mode) == 0o600
-        assert stat.S_IMODE(public.stat().st_mode) == 0o644
-        assert read_signer(private).public_key.keyid == read_public_key(public).keyid
-
-    @pytest.mark.parametrize("name", ["signer.pem", "signer.pub"])
-    def test_a_key_is_never_overwritten(self, tmp_path, name):
-        (tmp_path / name).write_text("mine")
-        before = snapshot(tmp_path)
-        with pytest.raises(ReleaseError, match=f"{name}: exists; a key is never overwritten"):
-            make_keys(tmp_path)
-        assert snapshot(tmp_path) == before
-
-    def test_a_private_key_that_others_may_read_is_refused(self, tmp_path):
-        private, _ = make_keys(tmp_path)
-        private.chmod(0o644)
-        with pytest.raises(ReleaseError, match=r"others may read this private key \(mode 644\); run: chmod 600"):
-            read_signer(private)
-
-    def test_what_is_no_ed25519_private_key_is_refused(self, tmp_path):
-        path = tmp_path / "key.pem"
-        with pytest.raises(ReleaseError, match="cannot be read"):
-            read_signer(path)
-        path.touch(mode=0o600)
-        with pytest.raises(ReleaseError, match="no unencrypted private key in PEM"):
-            read_signer(path)
-        rsa = generate_private_key(public_exponent=65537, key_size=2048)
-        path.write_bytes(rsa.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        with pytest.raises(ReleaseError, match="expected an ed25519 private key"):
-            read_signer(path)
 
 
 class TestVerb:

@@ -1,0 +1,69 @@
+"""Which release the signed metadata wants on this vehicle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from perception.agent.index import CURRENT, ROLLOUT, Current, parse_document
+from perception.agent.trust import Repository
+from perception.cohort import ReleaseRef, RolloutPlan, assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Vehicle:
+    """Who this vehicle is.
+
+    Attributes:
+        vehicle_id: its own, for the rollout's cohorts.
+        profile: name of the hardware profile it satisfies.
+    """
+
+    vehicle_id: str
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A release by its name, and the digest of its package where the signed document tells it."""
+
+    name: str
+    package_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What this vehicle shall do.
+
+    Attributes:
+        drives: the release in use.
+        shadow: what runs beside it in spare time; None where nothing does.
+    """
+
+    drives: Wish
+    shadow: Wish | None = None
+
+
+def wanted_release(repository: Repository, vehicle: Vehicle, folder: Path) -> Wanted | None:
+    """What the repository wants of this vehicle: by the rollout's plan, else by the list of current releases.
+
+    Returns:
+        None where it has nothing for the vehicle's profile.
+
+    Raises:
+        RolloutError, VerificationError: a signed document cannot be read.
+        UpdateError: the server cannot be reached.
+    """
+    plan = repository.document(ROLLOUT, folder)
+    if plan is not None:
+        mine = assignment(RolloutPlan.from_bytes(plan), vehicle.vehicle_id)
+        return Wanted(_wish(mine.release), None if mine.shadow is None else _wish(mine.shadow))
+    content = repository.document(CURRENT, folder)
+    if content is None:
+        return None
+    release = parse_document(Current, content, where=CURRENT).releases.get(vehicle.profile)
+    return None if release is None else Wanted(Wish(release))
+
+
+def _wish(release: ReleaseRef) -> Wish:
+    return Wish(release.name, release.sha256)

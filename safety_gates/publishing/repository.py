@@ -1,0 +1,322 @@
+"""A TUF repository as a folder of files: read, changed as one step, served by anything.
+
+The order of writing makes it one step: target files and versioned metadata have new names and are seen by nobody until
+`timestamp.json`, written last and by one rename, leads to them. A vehicle that reads meanwhile sees the state before.
+
+    metadata/   N.root.json, N.targets.json, N.snapshot.json, timestamp.json
+    targets/    every file under the sha256 of its bytes
+
+Source: The Update Framework specification 1.0, sections 4 and 6 (consistent snapshots).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from securesystemslib.signer import Signer
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, MetaFile, Role, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.serialization import SerializationError
+
+from perception.errors import ReleaseError
+from perception.files import cannot_write, staged_file, write_atomically
+from safety_gates.publishing.keyring import KeyEntry, Keyring
+from safety_gates.publishing.keyring import Role as RoleName
+
+METADATA, TARGETS, LOCK = "metadata", "targets", ".lock"
+ROOT_THRESHOLD = 2
+EXPIRES_AFTER_DAYS: dict[str, float] = {"root": 365, "targets": 90, "snapshot": 14, "timestamp": 7}
+TUF_ROLES: tuple[RoleName, ...] = ("root", "targets", "snapshot", "timestamp")
+
+Content: TypeAlias = "bytes | Path"
+Now = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """This machine's clock, in whole seconds as TUF has them."""
+    return datetime.now(timezone.utc).replace(microsecond=0)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The newest metadata of a repository, as it lies on disk; not verified, see `publishing.audit`."""
+
+    root: Metadata[Root]
+    targets: Metadata[Targets]
+    snapshot: Metadata[Snapshot]
+    timestamp: Metadata[Timestamp]
+
+    @property
+    def version(self) -> int:
+        """Counts the changes of targets."""
+        return int(self.targets.signed.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What shall be different.
+
+    Attributes:
+        add: target name → bytes or file; replaces an older target of that name.
+        remove: target names.
+        expected_version: refuse where the repository has moved on from this version of targets.
+    """
+
+    add: Mapping[str, Content] = field(default_factory=dict)
+    remove: frozenset[str] = frozenset()
+    expected_version: int | None = None
+
+
+def create_repository(folder: Path, keyring: Keyring, *, threshold: int, now: Now = utc_now) -> State:
+    """An empty repository whose root names the keyring's keys.
+
+    Raises:
+        ReleaseError: there is one already, or the threshold cannot be reached.
+        OutputError: the folder cannot be written.
+    """
+    if (folder / METADATA).exists():
+        raise ReleaseError(f"{folder}: is a repository already; rotate its keys instead: tollgate release keys rotate")
+    roles: dict[str, Role] = {role: Role([entry.key_id for entry in keyring.of(role)], 1) for role in TUF_ROLES}
+    roles["root"] = Role([entry.key_id for entry in keyring.of("root")], threshold)
+    keys = {entry.key_id: entry.key for role in TUF_ROLES for entry in keyring.of(role)}
+    with _locked(folder):
+        root = Metadata(Root(keys=keys, roles=roles, consistent_snapshot=True))
+        state = State(root, Metadata(Targets()), Metadata(Snapshot()), Metadata(Timestamp()))
+        _sign_root(state.root, keyring, signed_before=None, now=now)
+        _publish(folder, state, keyring, now=now)
+    return state
+
+
+def read_state(folder: Path) -> State:
+    """The newest metadata.
+
+    Raises:
+        ReleaseError: no repository, or metadata that cannot be read.
+    """
+    metadata = folder / METADATA
+    versions = sorted(int(path.name.split(".")[0]) for path in metadata.glob("*.root.json"))
+    if not versions:
+        raise ReleaseError(
+            f"{folder}: no repository; make one with: tollgate release keys create --output KEYS --repository {folder}"
+        )
+    timestamp: Metadata[Timestamp] = _read(metadata / "timestamp.json")
+    snapshot: Metadata[Snapshot] = _read(metadata / f"{timestamp.signed.snapshot_meta.version}.snapshot.json")
+    targets: Metadata[Targets] = _read(metadata / f"{snapshot.signed.meta['targets.json'].version}.targets.json")
+    return State(_read(metadata / f"{versions[-1]}.root.json"), targets, snapshot, timestamp)
+
+
+def read_target(folder: Path, state: State, name: str) -> bytes | None:
+    """The bytes of a target; None where there is none of that name.
+
+    Raises:
+        ReleaseError: the file is missing or not the one that is signed.
+    """
+    target = state.targets.signed.targets.get(name)
+    if target is None:
+        return None
+    path = target_path(folder, name, target)
+    try:
+        content = path.read_bytes()
+        target.verify_length_and_hashes(content)
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot be read ({error.strerror}); restore the repository") from error
+    except RepositoryError as error:
+        raise ReleaseError(f"{path}: is not the file that is signed; restore the repository") from error
+    return content
+
+
+def target_path(folder: Path, name: str, target: TargetFile) -> Path:
+    """Where a target's file lies: its sha256 stands before its name."""
+    parent, _, file = name.rpartition("/")
+    return folder / TARGETS / parent / f"{target.hashes['sha256']}.{file}"
+
+
+def change(folder: Path, keyring: Keyring, wanted: Change, *, now: Now = utc_now) -> State:
+    """Change targets as one step: vehicles see all of it or nothing.
+
+    Raises:
+        ReleaseError: somebody else is publishing, or published meanwhile; or a key cannot be had.
+        OutputError: the folder cannot be written; vehicles see the state before.
+    """
+    with _locked(folder):
+        state = read_state(folder)
+        if wanted.expected_version not in (None, state.version):
+            raise ReleaseError(
+                f"{folder}: somebody published meanwhile (version {state.version}, you saw {wanted.expected_version}); "
+                "look at what is there now, and decide again"
+            )
+        targets = state.targets.signed.targets
+        for name, content in wanted.add.items():
+            targets[name] = _store(folder, name, content)
+        for name in wanted.remove:
+            targets.pop(name, None)
+        state.targets.signed.version += 1
+        _publish(folder, state, keyring, now=now)
+        return state
+
+
+def refresh(folder: Path, keyring: Keyring, *, now: Now = utc_now) -> State:
+    """Sign snapshot and timestamp anew, so that vehicles know that nothing was held back from them.
+
+    Needs neither root nor targets keys: it is what a timer does every day.
+
+    Raises:
+        ReleaseError, OutputError: as `change`.
+    """
+    with _locked(folder):
+        state = read_state(folder)
+        _publish(folder, state, keyring, now=now, roles=("snapshot", "timestamp"))
+        return state
+
+
+def replace_keys(
+    folder: Path, keyring: Keyring, *, gone: Iterable[KeyEntry], new: Iterable[KeyEntry], now: Now = utc_now
+) -> State:
+    """A new root with other keys, signed by a threshold of the old and of the new root keys; all below signed anew.
+
+    Args:
+        folder: the repository.
+        keyring: holds old and new keys.
+        gone: keys that count no more.
+        new: keys that count from now on.
+        now: the clock.
+
+    Raises:
+        ReleaseError: a role would be left with fewer keys than its threshold, or too few root keys are at hand.
+    """
+    with _locked(folder):
+        state = read_state(folder)
+        before = Metadata.from_bytes(state.root.to_bytes())
+        root = state.root.signed
+        for entry in new:
+            root.add_key(entry.key, entry.role)
+        for entry in gone:
+            root.revoke_key(entry.key_id, entry.role)
+        for name, role in root.roles.items():
+            if len(role.keyids) < role.threshold:
+                raise ReleaseError(
+                    f"role {name}: would have {len(role.keyids)} keys, needs {role.threshold}; rotate the key instead: "
+                    "tollgate release keys rotate"
+                )
+        root.version += 1
+        _sign_root(state.root, keyring, signed_before=before, now=now)
+        state.targets.signed.version += 1
+        _publish(folder, state, keyring, now=now)
+        return state
+
+
+def _publish(
+    folder: Path, state: State, keyring: Keyring, *, now: Now, roles: tuple[RoleName, ...] = TUF_ROLES
+) -> None:
+    """Sign everything, then write it, what leads to the rest last: a missing key stops it before the first byte."""
+    snapshot, timestamp = state.snapshot.signed, state.timestamp.signed
+    snapshot.version += 1
+    timestamp.version += 1
+    if "targets" in roles:
+        _sign(state.targets, _signers(keyring, state, "targets"), now=now)
+        snapshot.meta["targets.json"] = _meta(state.targets.signed.version, state.targets.to_bytes())
+    _sign(state.snapshot, _signers(keyring, state, "snapshot"), now=now)
+    timestamp.snapshot_meta = _meta(snapshot.version, state.snapshot.to_bytes())
+    _sign(state.timestamp, _signers(keyring, state, "timestamp"), now=now)
+    for role, metadata in (("targets", state.targets), ("snapshot", state.snapshot), ("root", state.root)):
+        if role in roles:
+            write_atomically(folder / METADATA / f"{metadata.signed.version}.{role}.json", metadata.to_bytes())
+    write_atomically(folder / METADATA / "timestamp.json", state.timestamp.to_bytes())
+
+
+def _signers(keyring: Keyring, state: State, role: RoleName) -> list[Signer]:
+    """The signers of the keys that the root names for a role."""
+    wanted = set(state.root.signed.roles[role].keyids)
+    entries = [entry for entry in keyring.of(role) if entry.key_id in wanted]
+    if not entries:
+        raise ReleaseError(
+            f"{keyring.folder}: holds no key that the root names for {role}; use the keyring of this repository"
+        )
+    return [keyring.signer(entry) for entry in entries]
+
+
+def _sign(metadata: Metadata[Any], signers: Iterable[Signer], *, now: Now) -> None:
+    signed: Signed = metadata.signed
+    signed.expires = now() + timedelta(days=EXPIRES_AFTER_DAYS[signed.type])
+    metadata.signatures.clear()
+    for signer in signers:
+        metadata.sign(signer, append=True)
+
+
+def _sign_root(root: Metadata[Root], keyring: Keyring, *, signed_before: Metadata[Root] | None, now: Now) -> None:
+    """Sign with every root key at hand; refuse where a threshold of old or new keys is not reached."""
+    trusted = [root] if signed_before is None else [signed_before, root]
+    wanted = {key_id for metadata in trusted for key_id in metadata.signed.roles["root"].keyids}
+    signers, absent = [], []
+    for entry in keyring.of("root"):
+        if entry.key_id not in wanted:
+            continue
+        try:
+            signers.append(keyring.signer(entry))
+        except ReleaseError as error:
+            absent.append(str(error))
+    _sign(root, signers, now=now)
+    for metadata in trusted:
+        role = metadata.signed.roles["root"]
+        have = len(set(role.keyids) & set(root.signatures))
+        if have < role.threshold:
+            raise ReleaseError(
+                f"root: {have} of the {role.threshold} keys needed are at hand; bring the others together "
+                f"({'; '.join(absent) or 'none of them is in this keyring'})"
+            )
+
+
+def _meta(version: int, content: bytes) -> MetaFile:
+    file = TargetFile.from_data("", content, ["sha256"])
+    return MetaFile(version, file.length, file.hashes)
+
+
+def _store(folder: Path, name: str, content: Content) -> TargetFile:
+    """Put a target's bytes under their digest; they are not seen before metadata names them."""
+    try:
+        if isinstance(content, Path):
+            target = TargetFile.from_file(name, str(content), ["sha256"])
+        else:
+            target = TargetFile.from_data(name, content, ["sha256"])
+    except OSError as error:
+        raise ReleaseError(f"{content!s}: cannot be read ({error.strerror}); nothing was published") from error
+    path = target_path(folder, name, target)
+    if not path.exists():
+        with staged_file(path) as staged:
+            if isinstance(content, Path):
+                shutil.copyfile(content, staged)
+            else:
+                staged.write_bytes(content)
+    return target
+
+
+def _read(path: Path) -> Metadata[Any]:
+    try:
+        return Metadata.from_bytes(path.read_bytes())
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot be read ({error.strerror}); restore the repository") from error
+    except (SerializationError, RepositoryError) as error:
+        raise ReleaseError(f"{path}: is no TUF metadata; restore the repository") from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One publisher at a time; the kernel drops the lock of a process that dies."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ReleaseError(f"{folder}: somebody else is publishing; wait until it is done") from error
+        yield
