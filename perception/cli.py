@@ -47,6 +47,7 @@ VERBS: dict[str, Verb] = {
     "bench": Verb("perception.verbs.bench", "latency of a package: engine alone, whole pipeline, percentiles"),
     "gate": Verb("safety_gates.verbs.gate", "measure a package against a policy and give a verdict"),
     "release": Verb("safety_gates.verbs.release", "sign what passed its gates, publish it, verify a release"),
+    "rollout": Verb("safety_gates.verbs.rollout", "move a release through a fleet in stages, on evidence"),
     "agent": Verb("perception.verbs.agent", "keep a vehicle on the release that was signed for it"),
 }
 

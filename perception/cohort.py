@@ -16,6 +16,7 @@ import hashlib
 import math
 import secrets
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -114,7 +115,7 @@ class RolloutPlan(_Fields):
             raise ValueError(f"stages: got {', '.join(names)}, expected every name once")
         if self.stage not in names:
             raise ValueError(f"stage: got {self.stage!r}, expected one of {', '.join(names)}")
-        for before, after in zip(self.stages, self.stages[1:], strict=False):
+        for before, after in pairwise(self.stages):
             if after.share < before.share:
                 raise ValueError(f"stage {after.name}: share shrinks from {before.share:g} to {after.share:g}")
         if self.candidate.sha256 == self.control.sha256:

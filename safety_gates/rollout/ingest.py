@@ -1,0 +1,315 @@
+"""From a folder of signed lines to a table that can be asked: what cannot be believed is counted and left out.
+
+Read are JSON lines (`*.json`, `*.jsonl`, `*.ndjson`) and Parquet files with a column `line`, both of what
+`perception.telemetry_record.sign_record` writes. An object store is read from its mount or a synchronised copy.
+
+A record counts once its vehicle's signature verified, its instant can be, it belongs to this rollout, and its number
+is new. Everything else is dropped and counted under one of `REASONS`. Each ingest adds one batch, whole or not at all;
+files that were read before are not read again.
+
+The store, inside the rollout's folder::
+
+    telemetry/fleet.parquet              number, vehicle_id and the vehicle's three places in the draw
+    telemetry/000001/records.parquet     what counts, one row a drive
+    telemetry/000001/files.json          what was read
+    telemetry/000001/counts.json         how many of what
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from perception.cohort import RolloutPlan, place
+from perception.errors import OutputError, RolloutError, VerificationError
+from perception.files import cannot_write, json_bytes, sha256_of_bytes, staged_file, staged_folder
+from perception.telemetry_record import MOST_RECORD_BYTES, DriveRecord, read_record
+from safety_gates.rollout.fleet_file import Fleet
+
+TELEMETRY, FLEET, RECORDS, FILES, COUNTS = "telemetry", "fleet.parquet", "records.parquet", "files.json", "counts.json"
+LINES, PARQUET = (".json", ".jsonl", ".ndjson"), ".parquet"
+MOST_AHEAD_NS = 10 * 60 * 10**9
+REASONS = {
+    "accepted": "counted",
+    "malformed": "no signed record, or one that contradicts itself",
+    "forged": "not signed by the vehicle it names",
+    "skewed": "from a clock that cannot be: the future, or before the rollout began",
+    "foreign": "of another rollout, or of a release that is neither candidate nor control",
+    "duplicate": "sent before, byte for byte",
+    "replayed": "another record under a number that was used before",
+}
+COLUMNS = {
+    "vehicle_id": "VARCHAR",
+    "sequence": "BIGINT",
+    "digest": "VARCHAR",
+    "started_ns": "BIGINT",
+    "release": "VARCHAR",
+    "role": "VARCHAR",
+    "clean": "BOOLEAN",
+    "frames": "BIGINT",
+    "misses": "BIGINT",
+    "faults": "BIGINT",
+    "compared": "BIGINT",
+    "agreed": "BIGINT",
+    "input_drift": "DOUBLE",
+    "output_drift": "DOUBLE",
+    "temperature_max_c": "DOUBLE",
+    "latency": "VARCHAR",
+    "slot_events": "VARCHAR",
+    "versions": "VARCHAR",
+}
+PLACES = {"number": "INTEGER", "vehicle_id": "VARCHAR", "share": "DOUBLE", "shadow": "DOUBLE", "holdout": "DOUBLE"}
+_KEPT = tuple(name for name in COLUMNS if name != "vehicle_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What records may belong to: a rollout, since when, and what time it is now."""
+
+    plan: RolloutPlan
+    began_ns: int
+    now_ns: int
+
+
+def ingest(folder: Path, source: Path, fleet: Fleet, scope: Scope) -> Counter[str]:
+    """Add what is new in `source` to the rollout's store; returns how many of each of `REASONS`.
+
+    Raises:
+        RolloutError: `source` is no folder, or somebody else is ingesting.
+        OutputError: the disk is full; nothing was added.
+    """
+    if not source.is_dir():
+        raise RolloutError(f"{source}: is no folder, expected one with signed records (JSON lines or Parquet)")
+    store, counts = folder / TELEMETRY, Counter[str]()
+    with _alone(store), staged_folder(store / f"{_next_batch(store):06d}") as batch:
+        files, rows = _unread(store, source), batch / "rows.jsonl"
+        write_fleet(store, batch, fleet, scope.plan)
+        with rows.open("w", encoding="utf-8") as out:
+            out.writelines(json.dumps(row) + "\n" for row in _believed(files, fleet, scope, counts))
+        _write_batch(store, batch, rows, counts)
+        rows.unlink()
+        (batch / FILES).write_bytes(json_bytes([_identity(path) for path in files]))
+        (batch / COUNTS).write_bytes(json_bytes(dict(counts)))
+    return counts
+
+
+def total_counts(folder: Path) -> dict[str, int]:
+    """What all ingests together counted."""
+    counts: Counter[str] = Counter()
+    for path in sorted((folder / TELEMETRY).glob(f"[0-9]*/{COUNTS}")):
+        counts.update(json.loads(path.read_bytes()))
+    return {reason: counts[reason] for reason in REASONS}
+
+
+def write_fleet(store: Path, scratch: Path, fleet: Fleet, plan: RolloutPlan) -> None:
+    """Write every vehicle with its places; a vehicle that is known keeps its number.
+
+    Args:
+        store: where `FLEET` stands.
+        scratch: folder for what is thrown away.
+        fleet: every vehicle of today.
+        plan: whose draw.
+
+    Raises:
+        OutputError: the disk is full; the earlier table is untouched.
+    """
+    path = store / FLEET
+    with _database(path) as database:
+        known: dict[str, int] = {}
+        if path.exists():
+            known = dict(database.execute("SELECT vehicle_id, number FROM read_parquet(?)", [str(path)]).fetchall())
+        new = [vehicle_id for vehicle_id in fleet.vehicle_ids() if vehicle_id not in known]
+        if not new and path.exists():
+            return
+        everyone = {**known, **{vehicle_id: len(known) + index for index, vehicle_id in enumerate(new)}}
+        lines = scratch / "places.jsonl"
+        with lines.open("w", encoding="utf-8") as out:
+            for vehicle_id, number in everyone.items():
+                places = {draw: place(plan.salt, vehicle_id, draw) for draw in ("share", "shadow", "holdout")}
+                out.write(json.dumps({"number": number, "vehicle_id": vehicle_id, **places}) + "\n")
+        with staged_file(path) as staged:
+            _copy(database, f"SELECT * FROM {_json_rows(lines, PLACES)} ORDER BY number", staged)
+        lines.unlink()
+
+
+def _believed(files: Iterable[Path], fleet: Fleet, scope: Scope, counts: Counter[str]) -> Iterator[dict[str, object]]:
+    """Rows of records that verified and may belong to the rollout; the others are counted."""
+    for path in files:
+        for line in _lines_of(path, counts):
+            row, reason = _judged(line, fleet, scope)
+            if row is None:
+                counts[reason] += 1
+            else:
+                yield row
+
+
+def _judged(line: bytes, fleet: Fleet, scope: Scope) -> tuple[dict[str, object] | None, str]:
+    try:
+        record = read_record(line, fleet)
+    except VerificationError:
+        return None, "forged"
+    except RolloutError:
+        return None, "malformed"
+    ended_ns = record.started_ns + int(record.duration_s * 1e9)
+    if record.started_ns < scope.began_ns or ended_ns > scope.now_ns + MOST_AHEAD_NS:
+        return None, "skewed"
+    releases = (scope.plan.candidate.sha256, scope.plan.control.sha256)
+    if record.rollout != scope.plan.rollout or record.release.sha256 not in releases:
+        return None, "foreign"
+    return _row(record, sha256_of_bytes(line.strip())), "accepted"
+
+
+def _row(record: DriveRecord, digest: str) -> dict[str, object]:
+    shadow = record.shadow
+    return {
+        "vehicle_id": record.vehicle_id,
+        "sequence": record.sequence,
+        "digest": digest,
+        "started_ns": record.started_ns,
+        "release": record.release.sha256,
+        "role": record.role,
+        "clean": record.ended == "clean",
+        "frames": record.frames,
+        "misses": record.misses,
+        "faults": sum(record.faults.values()),
+        "compared": shadow.compared if shadow else 0,
+        "agreed": shadow.agreed if shadow else 0,
+        "input_drift": record.input_drift.divergence if record.input_drift else None,
+        "output_drift": record.output_drift.divergence if record.output_drift else None,
+        "temperature_max_c": record.temperature_max_c,
+        "latency": record.latency.model_dump_json(),
+        "slot_events": json.dumps([event.model_dump() for event in record.slot_events]),
+        "versions": json.dumps(record.versions),
+    }
+
+
+def _lines_of(path: Path, counts: Counter[str]) -> Iterator[bytes]:
+    """Non-empty lines of a file; one that cannot be read, or is no Parquet file, counts as one malformed record."""
+    try:
+        if path.suffix == PARQUET:
+            yield from _parquet_lines(path)
+            return
+        with path.open("rb") as file:
+            while line := file.readline(MOST_RECORD_BYTES + 2):
+                if line.strip():
+                    yield line
+    except (OSError, duckdb.Error):
+        counts["malformed"] += 1
+
+
+def _parquet_lines(path: Path) -> Iterator[bytes]:
+    with duckdb.connect() as database:
+        database.execute("SELECT line FROM read_parquet(?)", [str(path)])
+        while rows := database.fetchmany(4096):
+            for (line,) in rows:
+                yield line.encode() if isinstance(line, str) else bytes(line or b"")
+
+
+# Of several records under one number the first counts: that of an earlier batch, else the first that was read.
+_GOT = """
+CREATE TABLE got AS
+SELECT f.number AS vehicle, r.*, row_number() OVER () AS turn FROM {rows} r JOIN fleet f USING (vehicle_id)
+"""
+_FIRST = """
+CREATE TABLE firsts AS
+SELECT vehicle, sequence, first(digest ORDER BY batch, turn) AS digest, first(turn ORDER BY batch, turn) AS turn
+FROM (SELECT vehicle, sequence, digest, 0 AS batch, -1 AS turn FROM seen
+      UNION ALL SELECT vehicle, sequence, digest, 1, turn FROM got)
+GROUP BY vehicle, sequence
+"""
+_TOLD = """
+SELECT CASE WHEN got.turn = firsts.turn THEN 'accepted' WHEN got.digest = firsts.digest THEN 'duplicate'
+       ELSE 'replayed' END AS reason, count(*)
+FROM got JOIN firsts USING (vehicle, sequence) GROUP BY reason
+"""
+_FRESH = """
+SELECT vehicle, {columns} FROM got JOIN firsts USING (vehicle, sequence)
+WHERE got.turn = firsts.turn ORDER BY started_ns, vehicle
+"""
+
+
+def _write_batch(store: Path, batch: Path, rows: Path, counts: Counter[str]) -> None:
+    """Write rows whose number is new, and count the others."""
+    earlier = [str(path) for path in store.glob(f"[0-9]*/{RECORDS}")]
+    with _database(batch) as database:
+        database.execute(f"CREATE VIEW fleet AS SELECT * FROM read_parquet({literal(store / FLEET)})")
+        database.execute(_GOT.format(rows=_json_rows(rows, COLUMNS)))
+        database.execute("CREATE TABLE seen AS SELECT vehicle, sequence, digest FROM got LIMIT 0")
+        if earlier:
+            database.execute(
+                "INSERT INTO seen SELECT vehicle, sequence, digest FROM read_parquet(?) "
+                "WHERE vehicle IN (SELECT vehicle FROM got)",
+                [earlier],
+            )
+        database.execute(_FIRST)
+        counts.update(dict(database.execute(_TOLD).fetchall()))
+        _copy(database, _FRESH.format(columns=", ".join(f"got.{name}" for name in _KEPT)), batch / RECORDS)
+
+
+def _unread(store: Path, source: Path) -> tuple[Path, ...]:
+    """Files of the folder that no batch has read as they are now, by name."""
+    paths = sorted(path for path in source.rglob("*") if path.suffix in (*LINES, PARQUET) and path.is_file())
+    read = {tuple(entry) for earlier in store.glob(f"[0-9]*/{FILES}") for entry in json.loads(earlier.read_bytes())}
+    return tuple(path for path in paths if _identity(path) not in read)
+
+
+def _identity(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return str(path.resolve()), status.st_size, status.st_mtime_ns
+
+
+def _next_batch(store: Path) -> int:
+    return max((int(path.name) for path in store.glob("[0-9]*") if path.name.isdigit()), default=0) + 1
+
+
+@contextmanager
+def _alone(store: Path) -> Iterator[None]:
+    """One ingest at a time; the system lets go of the lock when the process ends, however it ends."""
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        lock = (store / ".lock").open("w")
+    except OSError as error:
+        raise cannot_write(store, error) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RolloutError(f"{store}: somebody else is ingesting; wait for them and try again") from error
+        yield
+
+
+@contextmanager
+def _database(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database in memory while the block runs; what the disk complains about is one sentence.
+
+    Raises:
+        OutputError: the disk is full.
+    """
+    try:
+        with duckdb.connect() as database:
+            yield database
+    except duckdb.IOException as error:
+        reason = str(error).splitlines()[0]
+        raise OutputError(f"{path}: cannot be written ({reason}); free space or choose a writable folder") from error
+
+
+def _copy(database: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+    database.execute(f"COPY ({query}) TO {literal(path)} (FORMAT parquet)")
+
+
+def _json_rows(path: Path, columns: Mapping[str, str]) -> str:
+    fields = ", ".join(f"{name}: '{kind}'" for name, kind in columns.items())
+    return f"read_json({literal(path)}, format='newline_delimited', columns={{{fields}}})"
+
+
+def literal(path: Path) -> str:
+    """A path inside a statement."""
+    quote = "'"
+    return quote + str(path).replace(quote, quote * 2) + quote
