@@ -11,8 +11,8 @@ from perception.sinks.sink import Sink
 
 SINKS: dict[str, tuple[str, str]] = {
     "run_log": ("perception.sinks.run_log", "RunLogWriter"),
-    "agent": ("perception.agent.health", "HealthReporter"),
     "overlay": ("perception.sinks.overlay", "OverlayVideos"),
+    "agent": ("perception.agent.health", "HealthReporter"),
 }
 
 

@@ -30,7 +30,8 @@ from perception.files import json_bytes, sha256_of_bytes, sha256_of_file
 from perception.frame import Frame
 from perception.release_client import VerifiedRelease, verify_release
 from safety_gates.publishing.keyring import Keyring
-from safety_gates.publishing.repository import Change, Content, Now, State, change, read_state, read_target, utc_now
+from safety_gates.publishing.repository import Change, Content, State, change, read_state, read_target
+from safety_gates.publishing.signing import Now, utc_now
 
 LONGEST_NAME = 64  # as plans and drive records have them
 
