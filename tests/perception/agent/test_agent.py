@@ -21,11 +21,12 @@ from perception.agent.smoke import measure, record
 from perception.agent.workshop import prepare_in_child
 from perception.cli import main
 from perception.cohort import RolloutPlan, assignment
-from perception.errors import UpdateError, VerificationError
+from perception.errors import OutputError, UpdateError, VerificationError
 from perception.package import open_package
 from perception.record import RunHeader
 from perception.sinks.table import open_sink
 from safety_gates.publishing.repository import Change, change
+from tests.disk import room_for
 from tests.perception.agent.fleet import TERMS, Quiet, served
 from tests.perception.builders import null_package
 from tests.safety_gates.builders import RIGHT, SHIFTED, drive, package
@@ -192,6 +193,13 @@ class TestSmokeRun:
         evidence = prepare_in_child(slot)
         assert evidence.release == index.name
         assert "the smoke run died with exit status 1: FileNotFoundError" in evidence.reason
+
+    def test_a_full_disk_in_the_child_is_no_fault_of_the_release(self, works, road):
+        works.publish("second", service_ms=0.1)
+        road.update()
+        slot = road.state / "slots" / read_journal(road.state).active
+        with room_for(10), pytest.raises(OutputError, match=r"evidence\.json: cannot be written"):
+            prepare_in_child(slot)
 
     def test_a_child_measures_as_this_process_does(self, works, road):
         second = works.publish("second", service_ms=0.1)
