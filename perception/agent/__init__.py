@@ -5,11 +5,13 @@ points back. Everything it knows stands in one file, `journal.json`, which is on
 process dies, the next one reads how far it came and goes on. The folder::
 
     journal.json     which slot is in use, what both hold, what is on trial
-    active           a link to the slot in use, for whoever starts the model; follows the journal
+    active, shadow   links to the packages that run, for whoever starts them; they follow the journal
     slots/a, b       a release each, verified, measured on this machine
     trust/           the newest metadata this vehicle has seen; only ever moves forward
     downloads/       files under their sha256, and parts of files
     health/          what the processes that run the model report
+    spool/           signed drive records that wait for a network
+    vehicle.pem      the key that signs them
     metrics.prom     for Prometheus' text file collector
 
 Source: The Update Framework 1.0 (what to believe); RAUC and Mender (two slots, commit or fall back).

@@ -22,8 +22,8 @@ class Kind:
 
 SINKS: dict[str, Kind] = {
     "run_log": Kind("perception.sinks.run_log", "RunLogWriter"),
-    "agent": Kind("perception.agent.health", "HealthReporter"),
     "overlay": Kind("perception.sinks.overlay", "OverlayVideos"),
+    "agent": Kind("perception.agent.health", "HealthReporter"),
     "mcap": Kind("perception.sinks.mcap_file", "McapWriter", "recordings"),
     "rerun": Kind("perception.sinks.rerun_view", "RerunFile", "view"),
     "view": Kind("perception.sinks.rerun_view", "RerunViewer", "view"),
@@ -35,8 +35,8 @@ def open_sink(kind: str, path: Path, header: RunHeader) -> Sink:
 
     Args:
         kind: name in `SINKS`.
-        path: the file (`run_log`, `mcap`, `rerun`) or folder (`overlay`, `agent`) that appears when the sink is closed; the
-            address of a viewer (`view`).
+        path: the file (`run_log`, `mcap`, `rerun`) or folder (`overlay`, `agent`) that appears when the sink is closed;
+            the address of a viewer (`view`).
         header: the conditions of the run.
 
     Raises:

@@ -11,15 +11,14 @@ from safety_gates.keys import new_passphrase
 from safety_gates.publishing.keyring import KeyEntry, Keyring, new_entry
 from safety_gates.publishing.repository import (
     Change,
-    Now,
     State,
     change,
     create_repository,
     read_state,
     read_target,
     replace_keys,
-    utc_now,
 )
+from safety_gates.publishing.signing import Now, utc_now
 
 
 def found(folder: Path, keyring: Keyring, *, threshold: int, now: Now = utc_now) -> State:

@@ -10,7 +10,6 @@ from pathlib import Path
 from perception.agent.index import (
     CURRENT,
     INDEX,
-    ROLLOUT,
     SIGNERS,
     SMOKE,
     CommitRule,
@@ -24,13 +23,13 @@ from perception.agent.index import (
     target_name,
 )
 from perception.agent.smoke import record
-from perception.cohort import RolloutPlan
 from perception.errors import ReleaseError
 from perception.files import json_bytes, sha256_of_bytes, sha256_of_file
 from perception.frame import Frame
 from perception.release_client import VerifiedRelease, verify_release
 from safety_gates.publishing.keyring import Keyring
-from safety_gates.publishing.repository import Change, Content, Now, State, change, read_state, read_target, utc_now
+from safety_gates.publishing.repository import Change, Content, State, change, read_state, read_target
+from safety_gates.publishing.signing import Now, utc_now
 
 LONGEST_NAME = 64  # as plans and drive records have them
 
@@ -103,34 +102,6 @@ def offer(folder: Path, keyring: Keyring, name: str, *, now: Now = utc_now) -> R
     document = json_bytes(Current(releases=releases).model_dump(mode="json"))
     change(folder, keyring, Change(add={CURRENT: document}, expected_version=state.version), now=now)
     return index
-
-
-def publish_plan(folder: Path, keyring: Keyring, content: bytes) -> RolloutPlan:
-    """Let vehicles follow a rollout: its plan becomes the signed target `rollout.json`.
-
-    Raises:
-        RolloutError: no plan.
-        ReleaseError: it names a release that the repository does not hold, or is older than the plan that is published;
-            or as `change`.
-    """
-    plan, state = RolloutPlan.from_bytes(content), read_state(folder)
-    for wanted in (plan.control, plan.candidate):
-        index = published(folder, state, wanted.name)
-        if index.package_sha256 != wanted.sha256:
-            raise ReleaseError(
-                f"{ROLLOUT}: release {wanted.name} is package {wanted.sha256[:16]}… there, the repository holds "
-                f"{index.package_sha256[:16]}…; start the rollout with the release that was published"
-            )
-    before = read_target(folder, state, ROLLOUT)
-    if before is not None:
-        stands = RolloutPlan.from_bytes(before)
-        if stands.rollout == plan.rollout and plan.serial < stands.serial:
-            raise ReleaseError(
-                f"{ROLLOUT}: serial {plan.serial} of rollout {plan.rollout} is older than {stands.serial}, which is "
-                "published; take the newest from the rollout's folder"
-            )
-    change(folder, keyring, Change(add={ROLLOUT: content}, expected_version=state.version))
-    return plan
 
 
 def published(folder: Path, state: State, name: str) -> ReleaseIndex:

@@ -64,9 +64,7 @@ def add_offer(actions: Actions) -> argparse.ArgumentParser:
         help="let vehicles run a published release",
         description="Let vehicles run a release.",
     )
-    what = action.add_mutually_exclusive_group(required=True)
-    what.add_argument("name", nargs="?", help="the release's name, as `release publish` told it")
-    what.add_argument("--plan", type=Path, metavar="JSON", help="a rollout's rollout.json: vehicles follow it instead")
+    action.add_argument("name", help="the release's name, as `release publish` told it")
     _add_repository(action)
     action.set_defaults(act=_offer)
     return action
@@ -119,22 +117,9 @@ def _publish(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _offer(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    if arguments.plan is not None:
-        return _offer_plan(arguments, terminal)
     index = releases.offer(arguments.repository, read_keyring(arguments.keys), arguments.name)
     terminal.say(f"[green]offered[/] {index.name} to every vehicle of profile {index.profile}")
     terminal.result({"release": index.name, "profile": index.profile})
-    return EXIT_PASSED
-
-
-def _offer_plan(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    try:
-        content = arguments.plan.read_bytes()
-    except OSError as error:
-        raise ReleaseError(f"{arguments.plan}: cannot be read ({error.strerror}); expected a rollout.json") from error
-    plan = releases.publish_plan(arguments.repository, read_keyring(arguments.keys), content)
-    terminal.say(f"[green]offered[/] stage {plan.stage} of rollout {plan.rollout}, {plan.state}, serial {plan.serial}")
-    terminal.result({"rollout": plan.rollout, "stage": plan.stage, "state": plan.state, "serial": plan.serial})
     return EXIT_PASSED
 
 

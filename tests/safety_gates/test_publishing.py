@@ -13,9 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from securesystemslib.signer import CryptoSigner
 
 from perception.cli import main
-from perception.cohort import RolloutPlan
 from perception.errors import OutputError, ReleaseError, VerificationError
-from safety_gates.publishing import releases
 from safety_gates.publishing.audit import audit
 from safety_gates.publishing.ceremony import revoke, rotate
 from safety_gates.publishing.keyring import KeyEntry, create_keyring, read_keyring
@@ -228,47 +226,6 @@ class TestKeys:
         (tmp_path / "keyring.json").write_text("{}")
         with pytest.raises(ReleaseError, match=r"keyring\.json: keys: is missing"):
             read_keyring(tmp_path)
-
-
-class TestPlans:
-    def _plan(self, works, second, **changes):
-        fields = {
-            "format": "tollgate-rollout/1",
-            "rollout": "november",
-            "salt": "0123456789abcdef",
-            "serial": 3,
-            "state": "rolling",
-            "stage": "one",
-            "stages": [{"name": "one", "share": 0.5}],
-            "holdout": 0.1,
-            "candidate": {"name": second.name, "sha256": second.package_sha256},
-            "control": {"name": works.first.name, "sha256": works.first.package_sha256},
-        }
-        return RolloutPlan.model_validate(fields | changes).to_bytes()
-
-    def test_a_plan_is_published_and_a_newer_one_takes_its_place(self, works, tmp_path):
-        second = works.publish("second", service_ms=0.1, offer=False)
-        (tmp_path / "rollout.json").write_bytes(self._plan(works, second))
-        where = ["--repository", str(works.repository), "--keys", str(works.keyring.folder), "--quiet"]
-        assert main(["release", "offer", "--plan", str(tmp_path / "rollout.json"), *where]) == 0
-        releases.publish_plan(works.repository, works.keyring, self._plan(works, second, serial=4))
-        assert json.loads(read_target(works.repository, works.state, "rollout.json"))["serial"] == 4
-
-    def test_an_older_plan_of_the_same_rollout_is_refused(self, works):
-        second = works.publish("second", service_ms=0.1, offer=False)
-        releases.publish_plan(works.repository, works.keyring, self._plan(works, second))
-        old = self._plan(works, second, serial=2)
-        act = lambda: releases.publish_plan(works.repository, works.keyring, old)  # noqa: E731
-        unchanged(works, "serial 2 of rollout november is older than 3", act)
-
-    def test_a_plan_for_a_release_that_is_not_there_or_another_is_refused(self, works):
-        second = works.publish("second", service_ms=0.1, offer=False)
-        for candidate, words in (
-            ({"name": "nowhere", "sha256": "0" * 64}, "has no release nowhere"),
-            ({"name": second.name, "sha256": "0" * 64}, "is package 0000000000000000… there"),
-        ):
-            plan = self._plan(works, second, candidate=candidate)
-            unchanged(works, words, lambda plan=plan: releases.publish_plan(works.repository, works.keyring, plan))
 
 
 class TestVerbs:

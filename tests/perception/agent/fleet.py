@@ -25,7 +25,8 @@ from safety_gates.keys import read_signer
 from safety_gates.publishing import releases
 from safety_gates.publishing.ceremony import found
 from safety_gates.publishing.keyring import Keyring, create_keyring, read_keyring
-from safety_gates.publishing.repository import METADATA, State, read_state, utc_now
+from safety_gates.publishing.repository import METADATA, State, read_state
+from safety_gates.publishing.signing import utc_now
 from tests.conftest import PASSPHRASE
 from tests.perception.builders import frames_of
 from tests.perception.test_release_client import Factory

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from perception.agent.agent import Outcome
-from perception.agent.health import HEALTH, HealthReporter, Verdict, health_of, settle
+from perception.agent.download import fetcher_for
+from perception.agent.health import HEALTH, Health, HealthReporter, Verdict, health_of, settle
 from perception.agent.index import ROLLOUT, CommitRule, OnDeviceBuild, Tolerance
 from perception.agent.journal import read_journal
 from perception.agent.slots import active_package, read_evidence
@@ -21,11 +22,13 @@ from perception.agent.smoke import measure, record
 from perception.agent.workshop import prepare_in_child
 from perception.cli import main
 from perception.cohort import RolloutPlan, assignment
-from perception.errors import UpdateError, VerificationError
+from perception.errors import EngineError, OutputError, UpdateError, VerificationError
 from perception.package import open_package
 from perception.record import RunHeader
 from perception.sinks.table import open_sink
+from perception.sources.table import open_source
 from safety_gates.publishing.repository import Change, change
+from tests.disk import room_for
 from tests.perception.agent.fleet import TERMS, Quiet, served
 from tests.perception.builders import null_package
 from tests.safety_gates.builders import RIGHT, SHIFTED, drive, package
@@ -125,8 +128,6 @@ class TestHealth:
         assert road.update().outcome is Outcome.FELL_BACK
 
     def test_an_aborted_run_is_no_fault_but_a_failed_engine_is(self, road):
-        from perception.errors import EngineError
-
         for error, faults in ((KeyboardInterrupt(), 0), (EngineError("outputs are no numbers"), 1)):
             sink = HealthReporter(road.state, _header(road))
             try:
@@ -146,8 +147,6 @@ class TestHealth:
         ],
     )
     def test_the_rule_around_its_limits(self, frames, late, boots, verdict):
-        from perception.agent.health import Health
-
         known = Health(drives=1, frames=frames, late=late, faults=())
         assert known.verdict(CommitRule(frames=10, max_late=0.1, max_boots=3), boots)[0] is verdict
 
@@ -192,6 +191,13 @@ class TestSmokeRun:
         evidence = prepare_in_child(slot)
         assert evidence.release == index.name
         assert "the smoke run died with exit status 1: FileNotFoundError" in evidence.reason
+
+    def test_a_full_disk_in_the_child_is_no_fault_of_the_release(self, works, road):
+        works.publish("second", service_ms=0.1)
+        road.update()
+        slot = road.state / "slots" / read_journal(road.state).active
+        with room_for(10), pytest.raises(OutputError, match=r"evidence\.json: cannot be written"):
+            prepare_in_child(slot)
 
     def test_a_child_measures_as_this_process_does(self, works, road):
         second = works.publish("second", service_ms=0.1)
@@ -314,8 +320,6 @@ class TestNetwork:
         assert road.release == second.name
 
     def test_a_repository_in_a_folder_works_as_one_on_a_server(self, works, road):
-        from perception.agent.download import fetcher_for
-
         second = works.publish("second", service_ms=0.1)
         road.origin = replace(road.origin, url=str(works.repository))
         assert road.update(fetcher=fetcher_for(str(works.repository))).outcome is Outcome.SWITCHED
@@ -380,8 +384,6 @@ class TestVerb:
 
 
 def _frames_in(pictures):
-    from perception.sources.table import open_source
-
     source = open_source(pictures, cameras=[])
     try:
         return list(source.frames())

@@ -11,9 +11,11 @@ import pytest
 from perception.agent.health import HEALTH, DriveReport, hold_running, settle, write_report
 from perception.agent.journal import read_journal
 from perception.agent.telemetry import Reporter, vehicle_signer
+from perception.cohort import RolloutPlan
 from perception.errors import UpdateError
 from perception.telemetry_record import KnownVehicle, read_record
 from perception.telemetry_spool import Spool
+from safety_gates.publishing.repository import Change, change
 from tests.perception.agent.faults import in_child, kill
 from tests.perception.agent.fleet import Quiet, served
 
@@ -105,9 +107,6 @@ def test_the_vehicles_key_is_its_own(road):
 
 
 def test_the_record_of_a_rollout_says_the_vehicles_place(works, road):
-    from perception.cohort import RolloutPlan
-    from safety_gates.publishing.repository import Change, change
-
     second = works.publish("second", service_ms=0.1, offer=False)
     plan = {
         "format": "tollgate-rollout/1",
