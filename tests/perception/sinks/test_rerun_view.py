@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rerun.chunk import RrdReader
 
 from perception.pipeline import Status
 from perception.sinks.rerun_view import RerunFile, RerunViewer
@@ -16,8 +15,9 @@ from tests.perception.sinks.outcomes import HEADER, outcome, segmentation, skipp
 
 
 def column(path: Path, entity: str, name: str) -> list[object]:
-    """The values of one column that was logged for an entity, in order."""
-    batches = [chunk.to_record_batch() for chunk in RrdReader(path).stream().to_chunks() if chunk.entity_path == entity]
+    """The values of one column that was logged for an entity, in order; the reader came after Python 3.10."""
+    reader = pytest.importorskip("rerun.chunk").RrdReader(path)
+    batches = [chunk.to_record_batch() for chunk in reader.stream().to_chunks() if chunk.entity_path == entity]
     return [value for batch in batches if name in batch.schema.names for value in batch.column(name).to_pylist()]
 
 
