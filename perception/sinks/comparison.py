@@ -129,7 +129,9 @@ class Comparison:
         """The log's result on the left, this run's on the right."""
         if self._folder is None:
             self._folder = self._staged.enter_context(staged_folder(pictures))
-        then = replace(outcome, result=None if logged is None else logged.result)
+        then = replace(outcome, result=None)
+        if logged is not None:
+            then = replace(outcome, result=logged.result, timings=logged.timings, status=logged.status)
         sides = (
             _captioned("the log" if logged else "the log: no such frame", draw(then, self._classes[0])),
             _captioned("this run", draw(outcome, self._classes[1])),

@@ -6,6 +6,8 @@ A camera's picture lies at `CAMERA/image`, what was found at `CAMERA/image/found
 
 from __future__ import annotations
 
+import socket
+import time
 from pathlib import Path
 
 import cv2
@@ -20,6 +22,10 @@ from perception.sinks.drawing import colour_of, name_of
 from perception.sinks.staged import Staged
 
 JPEG_QUALITY = 80
+OPENS_WITHIN_S = 5.0
+"""How long a viewer may take until it answers. Rerun's client itself drops in silence what nobody takes."""
+
+_LOCAL_VIEWER = "127.0.0.1:9876"
 _TIMELINE = "captured"
 _UNIX_TIME_FROM_NS = 10**18
 
@@ -112,14 +118,15 @@ class RerunViewer(_Stream):
             OutputError: no viewer can be opened.
         """
         super().__init__(header)
+        address = str(path) if path.name else _LOCAL_VIEWER
         try:
-            if path.name:
-                self._stream.connect_grpc(f"rerun+http://{path}/proxy")
-            else:
-                self._stream.spawn()
+            if not path.name:
+                self._stream.spawn(connect=False)
+            _wait_for_viewer(address, OPENS_WITHIN_S)
+            self._stream.connect_grpc(f"rerun+http://{address}/proxy")
         except (RuntimeError, OSError, ValueError) as error:
             raise OutputError(
-                f"the viewer of Rerun cannot be opened ({error}); write a recording instead with --rerun FILE.rrd"
+                f"{address}: no viewer of Rerun answers ({error}); write a recording instead with --rerun FILE.rrd"
             ) from error
 
     def close(self) -> None:
@@ -129,3 +136,24 @@ class RerunViewer(_Stream):
     def abort(self) -> None:
         """See `Sink.abort`."""
         self._stream.disconnect()
+
+
+def _wait_for_viewer(address: str, within_s: float) -> None:
+    """Wait until somebody listens at `HOST:PORT`.
+
+    Raises:
+        OSError: nobody does.
+        ValueError: the address is none.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("expected HOST:PORT")
+    until_s = time.monotonic() + within_s
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=1.0).close()
+            return
+        except OSError:
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(0.1)

@@ -8,6 +8,7 @@ damage that happens to decode, H.265 above all, whose slices carry no check: for
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,7 +75,7 @@ class VideoSource:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Lend the file and its first video stream, set to decode with all cores and to refuse damage."""
+    """Lend the file and its first video stream, set to decode with all cores but one and to refuse damage."""
     container = _container(path)
     try:
         if not container.streams.video:
@@ -85,6 +86,8 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise SourceError(f"{path}: no decoder for its video here; convert it with: ffmpeg -i FILE NEW.mp4")
+        # Decoding runs beside a network: one core is left to it, or its threads would wait for ours.
+        stream.codec_context.thread_count = max(1, len(os.sched_getaffinity(0)) - 1)
         stream.thread_type = "AUTO"
         # A transport stream may be cut anywhere, and "explode" would refuse its first references to what was cut away;
         # it marks its damaged packets itself.

@@ -8,16 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rerun.chunk import RrdReader
 
+from perception.errors import OutputError
 from perception.pipeline import Status
+from perception.sinks import rerun_view
 from perception.sinks.rerun_view import RerunFile, RerunViewer
 from tests.perception.sinks.outcomes import HEADER, outcome, segmentation, skipped
 
 
 def column(path: Path, entity: str, name: str) -> list[object]:
-    """The values of one column that was logged for an entity, in order."""
-    batches = [chunk.to_record_batch() for chunk in RrdReader(path).stream().to_chunks() if chunk.entity_path == entity]
+    """The values of one column that was logged for an entity, in order; the reader came after Python 3.10."""
+    reader = pytest.importorskip("rerun.chunk").RrdReader(path)
+    batches = [chunk.to_record_batch() for chunk in reader.stream().to_chunks() if chunk.entity_path == entity]
     return [value for batch in batches if name in batch.schema.names for value in batch.column(name).to_pylist()]
 
 
@@ -72,6 +74,16 @@ def test_an_open_viewer_is_told_while_the_run_goes_on(tmp_path):
     finally:
         server.terminate()
         server.wait()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "nowhere", "127.0.0.1:port"])
+def test_where_no_viewer_answers_the_run_is_refused(monkeypatch, address):
+    monkeypatch.setattr(rerun_view, "OPENS_WITHIN_S", 0.3)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    with pytest.raises(OutputError, match=r"no viewer of Rerun answers \(.*--rerun FILE"):
+        RerunViewer(Path(address.format(port=port)), HEADER)
 
 
 def wait_for_port(port: int) -> None:
