@@ -29,6 +29,7 @@ from perception.errors import SourceError
 from perception.package import EnginePackage, open_package
 from perception.pipeline import Status
 from perception.release_client import verify_release
+from perception.sources.cameras import is_live
 from perception.terminal import Terminal
 from perception.verbs.recordings import (
     add_recording_arguments,
@@ -70,12 +71,13 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         if not terminal.is_watched:
             terminal.say(f"run: {escape(str(arguments.recording))} …")
         options = Options(
-            speed=arguments.speed,
+            speed=None if is_live(arguments.recording) else arguments.speed,
             limit=arguments.frames,
             force=arguments.force,
             on_open=lambda running: _watch(watching, arguments, terminal, running),
         )
-        sinks = sinks_of(arguments, plan.models[0].packages[0], verb="run", more={"packages": _digests(plan)})
+        more = {"packages": _digests(plan)}
+        sinks = sinks_of(arguments, plan.models[0].packages[0], verb="run", more=more, cameras=source.cameras)
         report = run_plan(plan, source, sinks=sinks, options=options)
     _show(report, plan, terminal)
     terminal.result({"packages": _digests(plan), **report.to_dict()})

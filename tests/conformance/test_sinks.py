@@ -1,4 +1,7 @@
-"""What every sink promises, asked of each in turn; the live viewer writes nothing and is asked by itself."""
+"""What every sink promises, asked of each in turn.
+
+Two are asked by themselves: the live viewer writes nothing, and the agent's reports are there from the first frame on.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ def written(sink: Sink, count: int = FRAMES) -> Sink:
 
 
 def test_every_sink_is_asked():
-    assert set(NAMES) | {"view"} == set(SINKS)
+    assert set(NAMES) | {"view", "agent"} == set(SINKS)
 
 
 def test_every_frame_is_there_after_the_end_and_nothing_before_it(kind, path):
