@@ -161,7 +161,7 @@ def _floor(points: Sequence[Point]) -> float:
 
 
 def _within(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None or not math.isfinite(value) or value == 0 else value
+    return otherwise if value is None or not math.isfinite(value) or value == 0 else float(value)
 
 
 def _percent(share: float | None) -> str:
