@@ -119,6 +119,7 @@ class DriveRecord(_Fields):
             start wrote the record.
         frames: delivered by the cameras; late and skipped ones are among them.
         faults: fault flags by name, how often each was raised.
+        smoke: what the release's smoke run measured on this device before it was used, by the check's name.
     """
 
     format: Literal["tollgate-drive/1"] = "tollgate-drive/1"
@@ -142,6 +143,7 @@ class DriveRecord(_Fields):
     output_drift: Drift | None = None
     temperature_max_c: float | None = Field(default=None, ge=-60.0, le=200.0)
     slot_events: tuple[SlotEvent, ...] = Field(default=(), max_length=64)
+    smoke: dict[Label, float] = Field(default_factory=dict, max_length=16)
 
     @model_validator(mode="after")
     def _misses_are_frames(self) -> DriveRecord:

@@ -6,7 +6,7 @@ A key is named by a URI, and whoever signs asks `open_signer` for it:
     env:NAME             the same PEM, not encrypted, in an environment variable: for a pipeline's secret store
     hsm:…, awskms:… …    whatever securesystemslib knows (docs/releases.md)
 
-A passphrase comes from TOLLGATE_PASSPHRASE, or is asked for at a terminal.
+A passphrase comes from TOLLGATE_PASSPHRASE, a token's PIN from TOLLGATE_PIN, or is asked for at a terminal.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
     load_pem_private_key,
+    load_pem_public_key,
 )
-from securesystemslib.exceptions import Error as SignerError
 from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner, Key, SecretsHandler, Signer, SSlibKey
 
 from perception.errors import ReleaseError
 from perception.files import cannot_write
 
 PRIVATE_KEY, PUBLIC_KEY = "signer.pem", "signer.pub"
-PASSPHRASE = "TOLLGATE_PASSPHRASE"  # the variable's name
+PASSPHRASE, PIN = "TOLLGATE_PASSPHRASE", "TOLLGATE_PIN"  # the variables' names
 READABLE_BY_OTHERS = 0o077
 SHORTEST_PASSPHRASE = 12
 
@@ -60,6 +60,11 @@ def new_passphrase() -> str:
 def ask_passphrase(what: str) -> str:
     """The passphrase of keys that exist; `what` says which."""
     return os.environ.get(PASSPHRASE) or _typed(f"passphrase of {what}: ")
+
+
+def ask_pin(what: str) -> str:
+    """The PIN of a token; `what` says which."""
+    return os.environ.get(PIN) or _typed(f"{what}: ", PIN)
 
 
 def make_key(private: Path, passphrase: str) -> SSlibKey:
@@ -116,14 +121,28 @@ def open_signer(uri: str, public_key: Key) -> Signer:
         ReleaseError: it cannot be had, or is not the private half of `public_key`.
     """
     try:
-        return Signer.from_priv_key_uri(uri, public_key, ask_passphrase)
+        return Signer.from_priv_key_uri(uri, public_key, ask_pin)
     except ReleaseError:
         raise
-    except (SignerError, OSError, ValueError, ImportError) as error:
-        reason = " ".join(str(error).split())
+    except Exception as error:  # each kind of signer raises errors of its own, and securesystemslib says so
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ReleaseError(
             f"{uri}: no signer ({reason}); check the URI, the token, and what it needs installed"
         ) from error
+
+
+def any_public_key(path: Path) -> SSlibKey:
+    """A public key of any kind that TUF knows, from a PEM file: tokens seldom hold ed25519.
+
+    Raises:
+        ReleaseError: unreadable, or of another kind.
+    """
+    try:
+        return SSlibKey.from_crypto(load_pem_public_key(path.read_bytes()))
+    except OSError as error:
+        raise ReleaseError(f"{path}: cannot be read ({error.strerror}); expected a public key in PEM") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ReleaseError(f"{path}: no ed25519, ECDSA or RSA public key in PEM") from error
 
 
 def uri_of_file(path: Path) -> str:
@@ -185,9 +204,9 @@ def _signer_of(content: bytes, passphrase: str | None, *, where: str) -> CryptoS
     return CryptoSigner(key)
 
 
-def _typed(prompt: str) -> str:
+def _typed(prompt: str, variable: str = PASSPHRASE) -> str:
     if not sys.stdin.isatty():
-        raise ReleaseError(f"no passphrase: set {PASSPHRASE}, or run at a terminal")
+        raise ReleaseError(f"no {variable.split('_')[1].lower()}: set {variable}, or run at a terminal")
     return getpass.getpass(prompt)
 
 

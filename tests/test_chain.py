@@ -66,7 +66,7 @@ def test_a_vehicle_gets_the_release_from_the_repository_and_keeps_it_after_a_dri
     assert tollgate("release", "verify", repository, "--root", repository / "metadata" / "1.root.json") == 0
     me = ("--root", repository / "metadata" / "1.root.json", "--profile", PROFILE, "--vehicle-id", "V1", "--once")
     assert tollgate("agent", vehicle, "--repository", repository, *me) == 0
-    assert tollgate("replay", vehicle / "active", DRIVE, "--frames", 4, "--health", vehicle / "health") == 0
+    assert tollgate("replay", vehicle / "active", DRIVE, "--frames", 4, "--agent", vehicle) == 0
     assert tollgate("agent", vehicle, "--repository", repository, *me) == 0
     capsys.readouterr()
     assert tollgate("agent", vehicle, "--status") == 0

@@ -13,12 +13,13 @@ from pathlib import Path
 from perception.agent import health
 from perception.agent.incoming import DOWNLOADS, download, downloads_of, refuse_misfits
 from perception.agent.index import INDEX, ReleaseIndex, parse_document, target_name
-from perception.agent.journal import Failure, Journal, SlotName, Trial, event, read_journal, write_journal
+from perception.agent.journal import Failure, Journal, SlotName, SlotRecord, Trial, event, read_journal, write_journal
 from perception.agent.slots import SLOTS, SmokeFailure, fill, follow, package_in, tidy
 from perception.agent.surroundings import Surroundings
+from perception.agent.telemetry import Reporter
 from perception.agent.trust import Origin, Repository, refreshed
-from perception.agent.wanted import Vehicle, Wanted, Wish, wanted_release
-from perception.errors import PackageError, TollgateError, UpdateError, VerificationError
+from perception.agent.wanted import Named, Vehicle, Wanted, wanted_release
+from perception.errors import TollgateError, UpdateError, VerificationError
 from perception.files import cannot_write, sha256_of_bytes
 
 TRUST, LOCK = "trust", "lock"
@@ -70,6 +71,8 @@ class Agent:
             tidy(self._state)
             journal = read_journal(self._state)
             follow(self._state, journal)
+            health.settle(self._state / health.HEALTH)
+            Reporter(self._state, self._vehicle).collect()
             if (judged := self._judge(journal)) is not None:
                 return judged
             repository = self._refreshed(read_journal(self._state))
@@ -87,8 +90,7 @@ class Agent:
         if (boot := self._around.boot_id()) not in trial.boots:
             trial = trial.model_copy(update={"boots": (*trial.boots, boot)})
             write_journal(self._state, journal.model_copy(update={"trial": trial}))
-        known = health.health_of(self._state / health.HEALTH, running.package_sha256)
-        verdict, why = known.verdict(running.commit, boots=len(trial.boots))
+        verdict, why = self._verdict(running, trial)
         if verdict is health.Verdict.WAIT:
             return None
         if verdict is health.Verdict.COMMIT:
@@ -105,6 +107,10 @@ class Agent:
             outcome = Outcome.FELL_BACK
         health.forget(self._state / health.HEALTH)
         return Report(outcome, running.release, why)
+
+    def _verdict(self, running: SlotRecord, trial: Trial) -> tuple[health.Verdict, str]:
+        known = health.health_of(self._state / health.HEALTH, running.package_sha256)
+        return known.verdict(running.commit, boots=len(trial.boots))
 
     def _return(self, journal: Journal, trial: Trial, *, what: str, why: str, **changes: object) -> Journal:
         """Point back to the slot before the trial, or to none where that is no longer whole."""
@@ -124,6 +130,9 @@ class Agent:
     def _bring(self, repository: Repository, wanted: Wanted) -> Report:
         """Let the vehicle do what is wanted; a shadow comes only after what drives stands."""
         report = self._drive(repository, wanted.drives)
+        journal = read_journal(self._state)
+        if journal.place != wanted.place:
+            self._write(journal.model_copy(update={"place": wanted.place}))
         if report.outcome is not Outcome.UP_TO_DATE:
             return report
         if wanted.shadow is not None:
@@ -133,7 +142,7 @@ class Agent:
             self._write(journal.model_copy(update={"shadow": None}))
         return report
 
-    def _drive(self, repository: Repository, wish: Wish) -> Report:
+    def _drive(self, repository: Repository, wish: Named) -> Report:
         """Run a release: nothing to do, return to a kept slot, or fill one and try it."""
         journal = read_journal(self._state)
         index, content = self._index(repository, wish)
@@ -141,7 +150,7 @@ class Agent:
         if journal.running is not None and journal.running.index_sha256 == sha256:
             if journal.trial is None:
                 return Report(Outcome.UP_TO_DATE, index.name)
-            return Report(Outcome.ON_TRIAL, index.name, "the commit window is open")
+            return Report(Outcome.ON_TRIAL, index.name, self._verdict(journal.running, journal.trial)[1])
         if journal.trial is not None:
             journal = self._return(journal, journal.trial, what="withdrawn", why=f"{index.name} is wanted instead")
             if journal.running is not None and journal.running.index_sha256 == sha256:
@@ -151,7 +160,7 @@ class Agent:
             return Report(Outcome.REFUSED, index.name, read_journal(self._state).failures[sha256].reason)
         return self._switch(read_journal(self._state), slot)
 
-    def _accompany(self, repository: Repository, wish: Wish) -> Report:
+    def _accompany(self, repository: Repository, wish: Named) -> Report:
         """Put a release into the slot that is not in use, for whoever runs it beside the one that drives."""
         index, content = self._index(repository, wish)
         slot = self._slot_with(repository, index, content)
@@ -162,7 +171,7 @@ class Agent:
             self._write(journal.after(event("shadowed", index.name, slot=slot), shadow=slot))
         return Report(Outcome.SHADOWING, index.name)
 
-    def _index(self, repository: Repository, wish: Wish) -> tuple[ReleaseIndex, bytes]:
+    def _index(self, repository: Repository, wish: Named) -> tuple[ReleaseIndex, bytes]:
         name = target_name(wish.name, INDEX)
         content = repository.document(name, self._downloads())
         if content is None:
@@ -190,13 +199,16 @@ class Agent:
         return self._filled(repository, index, content)
 
     def _filled(self, repository: Repository, index: ReleaseIndex, content: bytes) -> SlotName | None:
-        """Download, then fill the slot that is not in use; None where the smoke run failed."""
+        """Download, then fill the slot that is not in use; None where the smoke run failed.
+
+        What the slot held stays until the new release passed. A death between the slot's renaming and the journal's
+        leaves a record that is not of these bytes: whoever uses a slot compares them, and so it is filled again.
+        """
         incoming = download(repository, index, content, state=self._state)
         journal = read_journal(self._state)
         slot, sha256 = journal.inactive, sha256_of_bytes(content)
-        others = {name: record for name, record in journal.slots.items() if name != slot}
-        shadow = None if journal.shadow == slot else journal.shadow
-        journal = self._write(journal.model_copy(update={"slots": others, "shadow": shadow}))
+        if journal.shadow == slot:
+            journal = self._write(journal.model_copy(update={"shadow": None}))
         try:
             record = fill(self._state / SLOTS / slot, incoming, prepare=self._around.prepare)
         except SmokeFailure as error:
@@ -205,7 +217,7 @@ class Agent:
             failures = {**journal.failures, sha256: failure}
             self._write(journal.after(event("refused", index.name, str(error), slot=slot), failures=failures))
             return None
-        slots = {**others, slot: record}
+        slots = {**journal.slots, slot: record}
         self._write(journal.after(event("filled", index.name, slot=slot), slots=slots))
         shutil.rmtree(self._state / DOWNLOADS, ignore_errors=True)
         return slot
@@ -225,7 +237,7 @@ class Agent:
         """Whether a complete slot still holds the bytes that were put there."""
         try:
             package_in(self._state, slot, journal.slots[slot])
-        except (KeyError, PackageError, TollgateError):
+        except (KeyError, TollgateError):
             return False
         return True
 

@@ -1,7 +1,8 @@
 """What the processes that run the model tell the agent, and what it makes of it.
 
 Whoever runs the model holds a lock on `health/DRIVE.running` while it runs, and leaves `health/DRIVE.json` when it
-ends. The kernel drops the lock of a process that dies, however it dies: a file that nobody holds is a crash.
+ends. What the running file says is what would have to be said if the process died now. The kernel drops the lock of a
+process that dies, however it dies, and then the agent renames the file: the crash has reported itself.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -20,11 +22,14 @@ from typing import IO, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hw_profiles.telemetry import sample
 from perception.agent.index import CommitRule
 from perception.errors import EngineError, OutputError
 from perception.files import cannot_write, json_bytes, write_atomically
+from perception.latency import LatencyRecorder
 from perception.pipeline import FrameResult, Status
 from perception.record import RunHeader
+from perception.telemetry_record import LatencyBuckets
 
 HEALTH = "health"
 
@@ -34,18 +39,28 @@ class DriveReport(BaseModel):
 
     Attributes:
         package_sha256: what ran.
-        frames: published frames, skipped ones too.
-        late: of them late or skipped.
-        faults: things that should not have happened, told by whoever ran it; one is enough to fall back.
+        started_ns: when, on this machine's clock, nanoseconds since 1970.
+        duration_s: from the first frame to the last.
+        frames: published frames, late and skipped ones among them.
+        latency: from due to usable result.
+        faults: what should not have happened; one is enough to fall back.
+        ended: "crash" where the process died.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal["tollgate-drive/1"] = "tollgate-drive/1"
+    format: Literal["tollgate-drive-report/1"] = "tollgate-drive-report/1"
     package_sha256: str
-    frames: int = Field(ge=0)
-    late: int = Field(ge=0)
+    started_ns: int = Field(ge=0)
+    duration_s: float = Field(ge=0, default=0.0)
+    frames: int = Field(ge=0, default=0)
+    late: int = Field(ge=0, default=0)
+    skipped: int = Field(ge=0, default=0)
+    latency: LatencyBuckets = LatencyBuckets()
     faults: tuple[str, ...] = ()
+    ended: Literal["clean", "aborted", "crash"] = "crash"
+    versions: dict[str, str] = Field(default_factory=dict)
+    temperature_c: float | None = None
 
 
 class HealthReporter:
@@ -55,42 +70,57 @@ class HealthReporter:
         """Begin a drive.
 
         Args:
-            path: the agent's folder `health`.
+            path: the agent's folder.
             header: says which package runs.
 
         Raises:
             OutputError: the folder cannot be written.
         """
-        self._package_sha256 = header.package_sha256
+        self._begun = DriveReport(
+            package_sha256=header.package_sha256, started_ns=time.time_ns(), versions=dict(header.versions)
+        )
+        self._began_ns = time.monotonic_ns()
         self._counts: Counter[Status] = Counter()
-        self._final = path / f"{uuid.uuid4().hex}.json"
-        self._running: IO[str] | None = None
+        self._latency = LatencyRecorder()
+        self._final = path / HEALTH / f"{uuid.uuid4().hex}.json"
+        self._running: IO[bytes] | None = None
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._running = _locked(self._final.with_suffix(".running"), self._package_sha256)
+            self._final.parent.mkdir(parents=True, exist_ok=True)
+            self._running = hold_running(self._final.with_suffix(".running"), self._begun)
         except OSError as error:
-            raise cannot_write(path, error) from error
+            raise cannot_write(self._final.parent, error) from error
 
     def write(self, outcome: FrameResult) -> None:
         """See `Sink.write`."""
         self._counts[outcome.status] += 1
+        if outcome.status is not Status.SKIPPED:
+            self._latency.record(outcome.timings.total_ns)
 
     def close(self) -> None:
         """See `Sink.close`."""
-        self._end()
+        self._end("clean")
 
     def abort(self) -> None:
         """See `Sink.abort`. An interrupt or a lost camera is no fault of the model; what its engine raised is."""
         failure = sys.exc_info()[1]
+        faults = (f"EngineError: {failure}",) if isinstance(failure, EngineError) else ()
         with suppress(OSError, OutputError):
-            self._end((str(failure),) if isinstance(failure, EngineError) else ())
+            self._end("aborted", faults)
 
-    def _end(self, faults: tuple[str, ...] = ()) -> None:
+    def _end(self, how: Literal["clean", "aborted"], faults: tuple[str, ...] = ()) -> None:
         if self._running is None:
             return
-        late = self._counts[Status.LATE] + self._counts[Status.SKIPPED]
-        report = DriveReport(
-            package_sha256=self._package_sha256, frames=sum(self._counts.values()), late=late, faults=faults
+        report = self._begun.model_copy(
+            update={
+                "duration_s": (time.monotonic_ns() - self._began_ns) / 1e9,
+                "frames": sum(self._counts.values()),
+                "late": self._counts[Status.LATE],
+                "skipped": self._counts[Status.SKIPPED],
+                "latency": LatencyBuckets.of(self._latency),
+                "faults": faults,
+                "ended": how,
+                "temperature_c": sample().temperature_c,
+            }
         )
         write_report(self._final, report)
         self._final.with_suffix(".running").unlink(missing_ok=True)
@@ -105,6 +135,35 @@ def write_report(path: Path, report: DriveReport) -> None:
         OutputError: the disk is full.
     """
     write_atomically(path, json_bytes(report.model_dump(mode="json")))
+
+
+def hold_running(path: Path, report: DriveReport) -> IO[bytes]:
+    """A file that appears locked and complete; the lock holds until it is closed or its process dies.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    hidden = path.with_name(f".{path.name}")
+    file = hidden.open("wb")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    file.write(json_bytes(report.model_dump(mode="json")))
+    file.flush()
+    hidden.rename(path)
+    return file
+
+
+def settle(folder: Path) -> None:
+    """Let the drives whose processes died report themselves.
+
+    Raises:
+        OutputError: the disk fails.
+    """
+    for path in sorted(folder.glob("*.running")):
+        try:
+            if _abandoned(path):
+                path.replace(path.with_suffix(".json"))
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
 
 class Verdict(Enum):
@@ -148,55 +207,40 @@ class Health:
 
 
 def health_of(folder: Path, package_sha256: str) -> Health:
-    """What is known about a package's drives; reports that cannot be read count as faults."""
+    """What is known about a package's drives; a report that cannot be read counts as a fault."""
     drives, frames, late = 0, 0, 0
-    faults = [f"the process that ran it died ({path.stem})" for path in _crashed(folder, package_sha256)]
-    for path in sorted(folder.glob("*.json")):
-        report = _report(path)
+    faults: list[str] = []
+    for path, report in reports_in(folder):
         if report is None:
             faults.append(f"{path.name} is no drive report")
         elif report.package_sha256 == package_sha256:
-            drives, frames, late = drives + 1, frames + report.frames, late + report.late
-            faults += report.faults
+            crashed = report.ended == "crash"
+            drives, frames = drives + (not crashed), frames + report.frames
+            late += report.late + report.skipped
+            faults += [f"the process that ran it died ({path.stem})"] if crashed else report.faults
     return Health(drives, frames, late, tuple(faults))
+
+
+def reports_in(folder: Path) -> Iterator[tuple[Path, DriveReport | None]]:
+    """The drives that ended, oldest name first; None where a report cannot be read."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            yield path, DriveReport.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            yield path, None
 
 
 def forget(folder: Path) -> None:
     """Remove the reports of drives that ended; their verdict stands in the journal."""
-    for path in (*folder.glob("*.json"), *(path for path in folder.glob("*.running") if _abandoned(path))):
+    for path in folder.glob("*.json"):
         path.unlink(missing_ok=True)
-
-
-def _report(path: Path) -> DriveReport | None:
-    try:
-        return DriveReport.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
-def _crashed(folder: Path, package_sha256: str) -> Iterator[Path]:
-    for path in sorted(folder.glob("*.running")):
-        with suppress(OSError):
-            if _abandoned(path) and path.read_text() == package_sha256:
-                yield path
 
 
 def _abandoned(path: Path) -> bool:
     """Whether nobody holds the lock; a file that goes away meanwhile was not abandoned."""
     try:
-        with path.open() as file:
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return os.fstat(file.fileno()).st_nlink > 0
     except OSError:
         return False
-
-
-def _locked(path: Path, content: str) -> IO[str]:
-    """A file that appears locked and complete: it is locked under another name first."""
-    hidden = path.with_name(f".{path.name}")
-    file = hidden.open("w")
-    fcntl.flock(file, fcntl.LOCK_EX)
-    file.write(content)
-    file.flush()
-    hidden.rename(path)
-    return file

@@ -18,7 +18,7 @@ from securesystemslib.signer import SSlibKey
 
 from hw_profiles.yaml_files import complaints_of
 from perception.errors import VerificationError
-from perception.release_client import JUDGEMENT, REPORT, STATEMENT, Sha256
+from perception.release_client import Sha256
 
 INDEX, SMOKE, RELEASE = "index.json", "smoke.npz", "release"
 SIGNERS, CURRENT, ROLLOUT = "signers.json", "current.json", "rollout.json"
@@ -126,8 +126,3 @@ def parse_document(model: type[Model], content: bytes, *, where: str) -> Model:
         raise VerificationError(
             f"{where}: {complaints_of(error)}; publish the release again, or install the release of Tollgate that did"
         ) from error
-
-
-def belongs_to_release(path: str) -> bool:
-    """Whether a path is one that a release folder has."""
-    return path in (STATEMENT, JUDGEMENT, REPORT) or path.startswith("package/")

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hw_profiles.yaml_files import complaints_of
 from perception.agent.index import CommitRule
+from perception.cohort import Role
 from perception.errors import UpdateError
 from perception.files import json_bytes, write_atomically
 
@@ -34,6 +35,7 @@ class SlotRecord(_Strict):
         release: the release's name in the repository.
         index_sha256: of its index; names the release beyond doubt.
         package_sha256: of the package that runs: the released one, or the one that was built here.
+        released_sha256: of the released package.
         runs: that package's folder within the slot.
         commit: when it is kept.
         committed: it was kept once; returning to it needs no commit window.
@@ -42,6 +44,7 @@ class SlotRecord(_Strict):
     release: str
     index_sha256: str
     package_sha256: str
+    released_sha256: str
     runs: Literal["release/package", "package"]
     commit: CommitRule
     committed: bool = False
@@ -57,6 +60,13 @@ class Trial(_Strict):
 
     fall_back: SlotName | None
     boots: tuple[str, ...]
+
+
+class Place(_Strict):
+    """The vehicle's place in a rollout, for its records."""
+
+    rollout: str
+    role: Role
 
 
 class Failure(_Strict):
@@ -85,6 +95,7 @@ class Journal(_Strict):
         active: the slot in use; None before the first release.
         slots: what the complete slots hold; a slot that is being filled is not among them.
         trial: the commit window of the slot in use; None when it was committed.
+        place: in the rollout, as of the last pass.
         shadow: a slot that runs beside the one in use, without a say.
         failures: by index_sha256, what is not tried again.
         latest_s: no refresh that succeeded was later than this; time is never taken to be earlier.
@@ -95,6 +106,7 @@ class Journal(_Strict):
     active: SlotName | None = None
     slots: dict[SlotName, SlotRecord] = Field(default_factory=dict)
     trial: Trial | None = None
+    place: Place | None = None
     shadow: SlotName | None = None
     failures: dict[str, Failure] = Field(default_factory=dict)
     latest_s: int = 0

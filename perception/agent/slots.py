@@ -20,6 +20,7 @@ from perception.package import EnginePackage, open_package
 from perception.release_client import verify_release
 
 SLOTS, ACTIVE, SHADOW = "slots", "active", "shadow"
+_WRITTEN_ALONE = (".", SLOTS, "spool")  # folders in which nobody but the agent writes
 
 Prepare = Callable[[Path], SlotEvidence]
 
@@ -71,6 +72,7 @@ def fill(folder: Path, incoming: Incoming, *, prepare: Prepare) -> SlotRecord:
         release=index.name,
         index_sha256=sha256_of_bytes(incoming.index_bytes),
         package_sha256=evidence.package_sha256,
+        released_sha256=index.package_sha256,
         runs=f"{RELEASE}/package" if index.build is None else BUILT,
         commit=index.commit,
     )
@@ -125,7 +127,7 @@ def read_evidence(state: Path, name: SlotName) -> SlotEvidence:
 
 def tidy(state: Path) -> None:
     """Remove what processes that died were writing. Only for whoever holds the vehicle's lock."""
-    for leftover in (*state.glob(".*"), *(state / SLOTS).glob(".*")):
+    for leftover in (leftover for folder in _WRITTEN_ALONE for leftover in (state / folder).glob(".*")):
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)
         else:

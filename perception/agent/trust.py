@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -211,11 +210,6 @@ def _sentence(rules: tuple[_Rule, ...], error: Exception, now: datetime | None) 
     return rule.sentence.format(
         what=words.removesuffix(" is expired").rstrip("."), now=f"{now:%Y-%m-%d}" if now else ""
     )
-
-
-def versions(folder: Path) -> Mapping[str, bytes]:
-    """The trusted metadata as it lies on disk, by role; for reports and tests."""
-    return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.json"))}
 
 
 def _remove_torn(folder: Path) -> None:

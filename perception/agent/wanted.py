@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perception.agent.index import CURRENT, ROLLOUT, Current, parse_document
+from perception.agent.journal import Place
 from perception.agent.trust import Repository
 from perception.cohort import ReleaseRef, RolloutPlan, assignment
 
@@ -24,7 +25,7 @@ class Vehicle:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Named:
     """A release by its name, and the digest of its package where the signed document tells it."""
 
     name: str
@@ -38,10 +39,12 @@ class Wanted:
     Attributes:
         drives: the release in use.
         shadow: what runs beside it in spare time; None where nothing does.
+        place: in the rollout; None outside of one.
     """
 
-    drives: Wish
-    shadow: Wish | None = None
+    drives: Named
+    shadow: Named | None = None
+    place: Place | None = None
 
 
 def wanted_release(repository: Repository, vehicle: Vehicle, folder: Path) -> Wanted | None:
@@ -56,14 +59,19 @@ def wanted_release(repository: Repository, vehicle: Vehicle, folder: Path) -> Wa
     """
     plan = repository.document(ROLLOUT, folder)
     if plan is not None:
-        mine = assignment(RolloutPlan.from_bytes(plan), vehicle.vehicle_id)
-        return Wanted(_wish(mine.release), None if mine.shadow is None else _wish(mine.shadow))
+        return _by_plan(RolloutPlan.from_bytes(plan), vehicle.vehicle_id)
     content = repository.document(CURRENT, folder)
     if content is None:
         return None
     release = parse_document(Current, content, where=CURRENT).releases.get(vehicle.profile)
-    return None if release is None else Wanted(Wish(release))
+    return None if release is None else Wanted(Named(release))
 
 
-def _wish(release: ReleaseRef) -> Wish:
-    return Wish(release.name, release.sha256)
+def _by_plan(plan: RolloutPlan, vehicle_id: str) -> Wanted:
+    mine = assignment(plan, vehicle_id)
+    shadow = None if mine.shadow is None else _wish(mine.shadow)
+    return Wanted(_wish(mine.release), shadow, Place(rollout=plan.rollout, role=mine.role))
+
+
+def _wish(release: ReleaseRef) -> Named:
+    return Named(release.name, release.sha256)

@@ -11,8 +11,8 @@ from perception.sinks.sink import Sink
 
 SINKS: dict[str, tuple[str, str]] = {
     "run_log": ("perception.sinks.run_log", "RunLogWriter"),
-    "health": ("perception.agent.health", "HealthReporter"),
     "overlay": ("perception.sinks.overlay", "OverlayVideos"),
+    "agent": ("perception.agent.health", "HealthReporter"),
 }
 
 
@@ -21,7 +21,7 @@ def open_sink(kind: str, path: Path, header: RunHeader) -> Sink:
 
     Args:
         kind: name in `SINKS`.
-        path: the file (`run_log`) or folder (`overlay`, `health`) that appears when the sink is closed.
+        path: the file (`run_log`) or folder (`overlay`, `agent`) that appears when the sink is closed.
         header: the conditions of the run.
 
     Raises:

@@ -8,7 +8,7 @@ is left again. Whatever fails, the vehicle runs what it ran.
   tollgate agent /var/lib/tollgate --repository https://updates.example/fleet --root root.json \
       --profile jetson_orin_nano_8gb_25w --vehicle-id V123 --once
   tollgate agent /var/lib/tollgate --status
-  tollgate run /var/lib/tollgate/active drive/ --health /var/lib/tollgate/health
+  tollgate run /var/lib/tollgate/active drive/ --agent /var/lib/tollgate
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from perception.agent.download import fetcher_for
 from perception.agent.journal import read_journal
 from perception.agent.metrics import write_metrics
 from perception.agent.surroundings import Surroundings
+from perception.agent.telemetry import Reporter
 from perception.agent.trust import Origin
 from perception.agent.wanted import Vehicle
 from perception.cli import EXIT_FAILED, EXIT_PASSED
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, metavar="JSON", help="the root metadata this vehicle was made with")
     parser.add_argument("--profile", metavar="NAME", help="the hardware profile this vehicle satisfies")
     parser.add_argument("--vehicle-id", metavar="ID", help="this vehicle's own id, for cohorts of a rollout")
+    parser.add_argument("--telemetry", metavar="URL", help="send this vehicle's signed drive records there (HTTP PUT)")
     parser.add_argument("--once", action="store_true", help="one pass, for a timer; else pass after pass until stopped")
     parser.add_argument(
         "--interval-s", type=positive_number, default=900.0, metavar="S", help="seconds between passes (default 900)"
@@ -60,13 +62,13 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         return _status(arguments.state, terminal)
     agent = _agent(arguments)
     if arguments.once:
-        return _tell(_pass(agent, arguments.state), terminal)
+        return _tell(_pass(agent, arguments), terminal)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     while not stopped.is_set():
         try:
-            _tell(_pass(agent, arguments.state), terminal)
+            _tell(_pass(agent, arguments), terminal)
         except TollgateError as error:
             terminal.error(f"tollgate agent: {error}")
         stopped.wait(arguments.interval_s * random.uniform(1 - JITTER, 1 + JITTER))  # a fleet must not come at once
@@ -89,14 +91,17 @@ def _agent(arguments: argparse.Namespace) -> Agent:
     )
 
 
-def _pass(agent: Agent, state: Path) -> Report:
-    """One pass, with its metrics whatever it comes to."""
+def _pass(agent: Agent, arguments: argparse.Namespace) -> Report:
+    """One pass, with its metrics whatever it comes to; then the records that wait are sent, as far as they get."""
+    state = arguments.state
     try:
         report = agent.update()
     except TollgateError as error:
         write_metrics(state, outcome=type(error).__name__, at_s=time.time())
         raise
     write_metrics(state, outcome=report.outcome.value, at_s=time.time())
+    if arguments.telemetry is not None:
+        Reporter(state, Vehicle(arguments.vehicle_id, arguments.profile)).upload(arguments.telemetry)
     return report
 
 

@@ -59,7 +59,7 @@ def add_sink_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where results go and what makes the verb fail."""
     parser.add_argument("--log", type=Path, metavar="FILE", help="write a run log (JSON lines, one a frame)")
     parser.add_argument("--overlay", type=Path, metavar="FOLDER", help="write an annotated video for each camera")
-    parser.add_argument("--health", type=Path, metavar="FOLDER", help="report to the agent, in its folder STATE/health")
+    parser.add_argument("--agent", type=Path, metavar="FOLDER", help="tell the agent of this folder how the drive goes")
     parser.add_argument(
         "--max-late",
         type=fraction,
@@ -140,7 +140,7 @@ def _show_tally(tally: Tally, terminal: Terminal, *, package: EnginePackage, tit
 
 
 def _sinks_of(arguments: argparse.Namespace, package: EnginePackage, *, verb: str) -> list[Sink]:
-    wanted = {"run_log": arguments.log, "overlay": arguments.overlay, "health": arguments.health}
+    wanted = {"run_log": arguments.log, "overlay": arguments.overlay, "agent": arguments.agent}
     paths = {kind: path for kind, path in wanted.items() if path is not None}
     if not paths:
         return []

@@ -14,7 +14,8 @@ from perception.errors import VerificationError
 from perception.files import sha256_of_file
 from perception.release_client import verify_release
 from safety_gates.publishing.releases import published, release_names, trusted_signers
-from safety_gates.publishing.repository import Now, State, read_state, target_path, utc_now
+from safety_gates.publishing.repository import State, read_state, target_path
+from safety_gates.publishing.signing import Now, utc_now
 
 
 @dataclass(frozen=True, slots=True)

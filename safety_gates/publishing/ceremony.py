@@ -8,18 +8,17 @@ from perception.agent.index import SIGNERS, Signers, parse_document
 from perception.errors import ReleaseError
 from perception.files import json_bytes
 from safety_gates.keys import new_passphrase
-from safety_gates.publishing.keyring import KeyEntry, Keyring, Role, new_entry
+from safety_gates.publishing.keyring import KeyEntry, Keyring, new_entry
 from safety_gates.publishing.repository import (
     Change,
-    Now,
     State,
     change,
     create_repository,
     read_state,
     read_target,
     replace_keys,
-    utc_now,
 )
+from safety_gates.publishing.signing import Now, utc_now
 
 
 def found(folder: Path, keyring: Keyring, *, threshold: int, now: Now = utc_now) -> State:
@@ -69,11 +68,6 @@ def revoke(folder: Path, keyring: Keyring, old: KeyEntry, *, now: Now = utc_now)
     """
     _exchange(folder, keyring, gone=old, new=(), now=now)
     return keyring.saved(entry for entry in keyring.keys if entry != old)
-
-
-def external_entry(role: Role, public: dict[str, object], key_id: str, uri: str) -> KeyEntry:
-    """A key whose private half is in a token or a secret store."""
-    return KeyEntry(role=role, key_id=key_id, public=public, uri=uri)
 
 
 def _exchange(folder: Path, keyring: Keyring, *, gone: KeyEntry, new: tuple[KeyEntry, ...], now: Now) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,10 @@ from perception.files import json_bytes, sha256_of_bytes, sha256_of_file
 from perception.frame import Frame
 from perception.release_client import VerifiedRelease, verify_release
 from safety_gates.publishing.keyring import Keyring
-from safety_gates.publishing.repository import Change, Content, Now, State, change, read_state, read_target, utc_now
+from safety_gates.publishing.repository import Change, Content, State, change, read_state, read_target
+from safety_gates.publishing.signing import Now, utc_now
+
+LONGEST_NAME = 64  # as plans and drive records have them
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +144,10 @@ def trusted_signers(folder: Path, state: State) -> Signers:
 def _index(verified: VerifiedRelease, smoke: bytes, terms: Terms) -> ReleaseIndex:
     package = verified.package
     files = sorted(path for path in verified.folder.rglob("*") if path.is_file())
+    suffix = f"-{package.profile.name}-{verified.statement_sha256[:12]}"
+    model = re.sub(r"[^A-Za-z0-9._-]", "_", package.manifest.name).lstrip("._-") or "model"
     return ReleaseIndex(
-        name=f"{package.manifest.name}-{package.profile.name}-{verified.statement_sha256[:12]}",
+        name=f"{model[: LONGEST_NAME - len(suffix)]}{suffix}",
         profile=package.profile.name,
         package_sha256=package.sha256,
         files=tuple(

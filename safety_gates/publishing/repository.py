@@ -13,35 +13,27 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from securesystemslib.signer import Signer
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, MetaFile, Role, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
+from tuf.api.metadata import Metadata, MetaFile, Role, Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.api.serialization import SerializationError
 
 from perception.errors import ReleaseError
 from perception.files import cannot_write, staged_file, write_atomically
 from safety_gates.publishing.keyring import KeyEntry, Keyring
 from safety_gates.publishing.keyring import Role as RoleName
+from safety_gates.publishing.signing import Now, sign, sign_root, signers_of, utc_now
 
 METADATA, TARGETS, LOCK = "metadata", "targets", ".lock"
 ROOT_THRESHOLD = 2
-EXPIRES_AFTER_DAYS: dict[str, float] = {"root": 365, "targets": 90, "snapshot": 14, "timestamp": 7}
 TUF_ROLES: tuple[RoleName, ...] = ("root", "targets", "snapshot", "timestamp")
 
 Content: TypeAlias = "bytes | Path"
-Now = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    """This machine's clock, in whole seconds as TUF has them."""
-    return datetime.now(timezone.utc).replace(microsecond=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +81,7 @@ def create_repository(folder: Path, keyring: Keyring, *, threshold: int, now: No
     with _locked(folder):
         root = Metadata(Root(keys=keys, roles=roles, consistent_snapshot=True))
         state = State(root, Metadata(Targets()), Metadata(Snapshot()), Metadata(Timestamp()))
-        _sign_root(state.root, keyring, signed_before=None, now=now)
+        sign_root(state.root, keyring, signed_before=None, now=now)
         _publish(folder, state, keyring, now=now)
     return state
 
@@ -206,7 +198,7 @@ def replace_keys(
                     "tollgate release keys rotate"
                 )
         root.version += 1
-        _sign_root(state.root, keyring, signed_before=before, now=now)
+        sign_root(state.root, keyring, signed_before=before, now=now)
         state.targets.signed.version += 1
         _publish(folder, state, keyring, now=now)
         return state
@@ -220,57 +212,15 @@ def _publish(
     snapshot.version += 1
     timestamp.version += 1
     if "targets" in roles:
-        _sign(state.targets, _signers(keyring, state, "targets"), now=now)
+        sign(state.targets, signers_of(keyring, state.root, "targets"), now=now)
         snapshot.meta["targets.json"] = _meta(state.targets.signed.version, state.targets.to_bytes())
-    _sign(state.snapshot, _signers(keyring, state, "snapshot"), now=now)
+    sign(state.snapshot, signers_of(keyring, state.root, "snapshot"), now=now)
     timestamp.snapshot_meta = _meta(snapshot.version, state.snapshot.to_bytes())
-    _sign(state.timestamp, _signers(keyring, state, "timestamp"), now=now)
+    sign(state.timestamp, signers_of(keyring, state.root, "timestamp"), now=now)
     for role, metadata in (("targets", state.targets), ("snapshot", state.snapshot), ("root", state.root)):
         if role in roles:
             write_atomically(folder / METADATA / f"{metadata.signed.version}.{role}.json", metadata.to_bytes())
     write_atomically(folder / METADATA / "timestamp.json", state.timestamp.to_bytes())
-
-
-def _signers(keyring: Keyring, state: State, role: RoleName) -> list[Signer]:
-    """The signers of the keys that the root names for a role."""
-    wanted = set(state.root.signed.roles[role].keyids)
-    entries = [entry for entry in keyring.of(role) if entry.key_id in wanted]
-    if not entries:
-        raise ReleaseError(
-            f"{keyring.folder}: holds no key that the root names for {role}; use the keyring of this repository"
-        )
-    return [keyring.signer(entry) for entry in entries]
-
-
-def _sign(metadata: Metadata[Any], signers: Iterable[Signer], *, now: Now) -> None:
-    signed: Signed = metadata.signed
-    signed.expires = now() + timedelta(days=EXPIRES_AFTER_DAYS[signed.type])
-    metadata.signatures.clear()
-    for signer in signers:
-        metadata.sign(signer, append=True)
-
-
-def _sign_root(root: Metadata[Root], keyring: Keyring, *, signed_before: Metadata[Root] | None, now: Now) -> None:
-    """Sign with every root key at hand; refuse where a threshold of old or new keys is not reached."""
-    trusted = [root] if signed_before is None else [signed_before, root]
-    wanted = {key_id for metadata in trusted for key_id in metadata.signed.roles["root"].keyids}
-    signers, absent = [], []
-    for entry in keyring.of("root"):
-        if entry.key_id not in wanted:
-            continue
-        try:
-            signers.append(keyring.signer(entry))
-        except ReleaseError as error:
-            absent.append(str(error))
-    _sign(root, signers, now=now)
-    for metadata in trusted:
-        role = metadata.signed.roles["root"]
-        have = len(set(role.keyids) & set(root.signatures))
-        if have < role.threshold:
-            raise ReleaseError(
-                f"root: {have} of the {role.threshold} keys needed are at hand; bring the others together "
-                f"({'; '.join(absent) or 'none of them is in this keyring'})"
-            )
 
 
 def _meta(version: int, content: bytes) -> MetaFile:

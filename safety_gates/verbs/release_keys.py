@@ -8,9 +8,8 @@ from typing import Any, TypeAlias
 
 from perception.cli import EXIT_PASSED
 from perception.errors import ReleaseError
-from perception.release_client import read_public_key
 from perception.terminal import Terminal
-from safety_gates.keys import new_passphrase
+from safety_gates.keys import any_public_key, new_passphrase
 from safety_gates.publishing.ceremony import found, revoke, rotate
 from safety_gates.publishing.keyring import KeyEntry, create_keyring, read_keyring
 from safety_gates.publishing.repository import METADATA, ROOT_THRESHOLD
@@ -80,7 +79,7 @@ def _revoke(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _external(arguments: argparse.Namespace, old: KeyEntry) -> KeyEntry | None:
     if arguments.uri is None:
         return None
-    key = read_public_key(_given(arguments, "public_key"))
+    key = any_public_key(_given(arguments, "public_key"))
     return KeyEntry(role=old.role, key_id=key.keyid, public=key.to_dict(), uri=arguments.uri)
 
 

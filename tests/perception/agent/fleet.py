@@ -25,7 +25,8 @@ from safety_gates.keys import read_signer
 from safety_gates.publishing import releases
 from safety_gates.publishing.ceremony import found
 from safety_gates.publishing.keyring import Keyring, create_keyring, read_keyring
-from safety_gates.publishing.repository import METADATA, State, read_state, utc_now
+from safety_gates.publishing.repository import METADATA, State, read_state
+from safety_gates.publishing.signing import utc_now
 from tests.conftest import PASSPHRASE
 from tests.perception.builders import frames_of
 from tests.perception.test_release_client import Factory
@@ -35,7 +36,7 @@ TERMS = releases.Terms(
     Tolerance(relative_error=0.01, disagreement=0.05, latency_p90_ms=10_000), CommitRule(frames=10, max_late=0.1)
 )
 HASTY = Pace(connect_s=2, silence_s=2, window_s=0.5, slowest_bytes_per_s=4096)
-NOT_WHAT_RUNS = ("trust", "downloads", "lock", "metrics.prom")  # what may move without the vehicle changing
+NOT_WHAT_RUNS = ("trust", "downloads", "lock", "metrics.prom", "spool")  # what may move without the vehicle changing
 
 
 class Works:
@@ -100,8 +101,10 @@ class Road:
         return Agent(self.state, self.origin, self.vehicle, replace(self.around, **around)).update()
 
     def drive(self, *, frames: int = 10, late: int = 0, faults: tuple[str, ...] = ()) -> None:
-        """A drive with what runs, as `tollgate run --health` reports it."""
-        report = DriveReport(package_sha256=self.runs, frames=frames, late=late, faults=faults)
+        """A drive with what runs, as `tollgate run --agent` reports it."""
+        report = DriveReport(
+            package_sha256=self.runs, started_ns=1, frames=frames, late=late, faults=faults, ended="clean"
+        )
         number = len(list((self.state / HEALTH).glob("*.json")))
         write_report(self.state / HEALTH / f"{number}.json", report)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import shutil
 import subprocess
 import sys
@@ -12,18 +13,20 @@ from pathlib import Path
 import pytest
 
 from perception.agent.agent import Outcome
-from perception.agent.health import HEALTH, HealthReporter, Verdict, health_of
+from perception.agent.health import HEALTH, HealthReporter, Verdict, health_of, settle
 from perception.agent.index import ROLLOUT, CommitRule, OnDeviceBuild, Tolerance
 from perception.agent.journal import read_journal
 from perception.agent.slots import active_package, read_evidence
 from perception.agent.smoke import measure, record
 from perception.agent.workshop import prepare_in_child
+from perception.cli import main
 from perception.cohort import RolloutPlan, assignment
-from perception.errors import UpdateError, VerificationError
+from perception.errors import OutputError, UpdateError, VerificationError
 from perception.package import open_package
 from perception.record import RunHeader
 from perception.sinks.table import open_sink
 from safety_gates.publishing.repository import Change, change
+from tests.disk import room_for
 from tests.perception.agent.fleet import TERMS, Quiet, served
 from tests.perception.builders import null_package
 from tests.safety_gates.builders import RIGHT, SHIFTED, drive, package
@@ -95,7 +98,7 @@ class TestCommitWindow:
 class TestHealth:
     def test_a_run_that_ends_well_is_reported_by_its_sink(self, road):
         header = _header(road)
-        sink = open_sink("health", road.state / HEALTH, header)
+        sink = open_sink("agent", road.state, header)
         assert list((road.state / HEALTH).glob("*.running"))
         sink.close()
         known = health_of(road.state / HEALTH, road.runs)
@@ -105,16 +108,20 @@ class TestHealth:
         works.publish("second", service_ms=0.1)
         road.update()
         code = (
-            "import sys; from pathlib import Path; from perception.agent.health import _locked; import os, signal;"
-            "Path(sys.argv[1]).mkdir(exist_ok=True); f = _locked(Path(sys.argv[1]) / 'd.running', sys.argv[2]);"
-            "print('up', flush=True); signal.pause()"
+            "import sys, signal; from pathlib import Path;"
+            "from perception.agent.health import DriveReport, hold_running;"
+            "report = DriveReport(package_sha256=sys.argv[2], started_ns=1);"
+            "held = hold_running(Path(sys.argv[1]) / 'd.running', report); print('up', flush=True); signal.pause()"
         )
         folder = road.state / HEALTH
+        folder.mkdir(exist_ok=True)
         process = subprocess.Popen([sys.executable, "-c", code, str(folder), road.runs], stdout=subprocess.PIPE)
         assert process.stdout.readline() == b"up\n"
+        settle(folder)
         assert health_of(folder, road.runs).faults == (), "it runs"
         process.kill()
         process.wait()
+        settle(folder)
         assert health_of(folder, road.runs).faults == ("the process that ran it died (d)",)
         assert road.update().outcome is Outcome.FELL_BACK
 
@@ -122,7 +129,7 @@ class TestHealth:
         from perception.errors import EngineError
 
         for error, faults in ((KeyboardInterrupt(), 0), (EngineError("outputs are no numbers"), 1)):
-            sink = HealthReporter(road.state / HEALTH, _header(road))
+            sink = HealthReporter(road.state, _header(road))
             try:
                 raise error
             except BaseException:  # noqa: BLE001
@@ -186,6 +193,13 @@ class TestSmokeRun:
         evidence = prepare_in_child(slot)
         assert evidence.release == index.name
         assert "the smoke run died with exit status 1: FileNotFoundError" in evidence.reason
+
+    def test_a_full_disk_in_the_child_is_no_fault_of_the_release(self, works, road):
+        works.publish("second", service_ms=0.1)
+        road.update()
+        slot = road.state / "slots" / read_journal(road.state).active
+        with room_for(10), pytest.raises(OutputError, match=r"evidence\.json: cannot be written"):
+            prepare_in_child(slot)
 
     def test_a_child_measures_as_this_process_does(self, works, road):
         second = works.publish("second", service_ms=0.1)
@@ -325,6 +339,52 @@ class TestNetwork:
         (road.state / "journal.json").write_text('{"active": "c"}')
         with pytest.raises(UpdateError, match=r"journal\.json: active: got 'c'"):
             road.update()
+
+
+class TestVerb:
+    def _words(self, road, tmp_path):
+        (tmp_path / "root.json").write_bytes(road.origin.root)
+        words = [str(road.state), "--repository", road.origin.url, "--root", str(tmp_path / "root.json")]
+        return [*words, "--profile", "x86_cpu", "--vehicle-id", "V1"]
+
+    def test_the_service_goes_on_until_it_is_told_to_stop(self, works, road, tmp_path):
+        second = works.publish("second", service_ms=0.1)
+        command = [sys.executable, "-m", "perception.cli", "agent", *self._words(road, tmp_path), "--interval-s", "0.1"]
+        service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            lines = [service.stdout.readline() for _ in range(2)]
+        finally:
+            service.terminate()
+        assert service.wait(timeout=30) == 0
+        assert lines[0].startswith("SWITCHED")
+        assert lines[1].split("  ")[:2] == ["ON_TRIAL", second.name]
+        assert lines[1].rstrip().endswith("0 of 10 frames")
+
+    def test_a_release_that_fell_back_ends_with_1_and_status_says_why(self, works, road, tmp_path, capsys):
+        works.publish("second", service_ms=0.1)
+        road.update()
+        road.drive(late=10)
+        assert main(["agent", *self._words(road, tmp_path), "--once", "--json"]) == 1
+        assert json.loads(capsys.readouterr().out)["outcome"] == "FELL_BACK"
+        assert main(["agent", str(road.state), "--status", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["events"][-1]["what"] == "fell_back"
+        assert 'tollgate_agent_slot_events{what="fell_back"} 1' in (road.state / "metrics.prom").read_text()
+
+    @pytest.mark.parametrize(
+        ("missing", "match"),
+        [
+            ("--repository", "--repository is missing"),
+            ("--vehicle-id", "--vehicle-id is missing"),
+            ("--root", "--root is"),
+        ],
+    )
+    def test_a_missing_word_is_one_line(self, road, tmp_path, capsys, missing, match):
+        words = self._words(road, tmp_path)
+        position = words.index(missing)
+        assert main(["agent", *words[:position], *words[position + 2 :], "--once"]) == 2
+        said = capsys.readouterr().err
+        assert f"{missing} is missing" in said
+        assert said.count("\n") == 1
 
 
 def _frames_in(pictures):

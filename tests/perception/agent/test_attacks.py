@@ -179,6 +179,18 @@ class TestKeys:
         works.offer(second)
         refused(road, "signed by key .*, this machine trusts")
 
+    def test_a_refused_release_does_not_cost_the_slot_that_vehicles_may_return_to(self, works, road):
+        works.publish("second", service_ms=0.1)
+        road.commit()
+        third = works.publish("third", service_ms=0.2, offer=False)
+        works.keyring, _ = rotate(works.repository, works.keyring, works.keyring.of("signer")[0])
+        works.offer(third)
+        refused(road, r"signed by key .*, this machine trusts")
+        works.offer(road.first)
+        shutil.rmtree(works.repository / "targets" / "releases" / road.first.name / "package")
+        assert road.update().outcome is Outcome.SWITCHED
+        assert road.release == road.first.name
+
     def test_a_release_of_a_foreign_signer_is_refused_though_the_repository_is_well_signed(self, works, road):
         second = works.publish("second", service_ms=0.1, offer=False)
         stranger = CryptoSigner.generate_ed25519().public_key

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def _sweep(road: Road, ready: Path, outcomes: set[Outcome], ends: str) -> int:
     before = road.runs
     changes = in_child(road.state, road.update, at=None, act=kill)
     after, expected = road.runs, _names(road.state)
-    for at in range(1, len(changes) + 1):
+    for at in _instants(changes):
         _again(road, ready)
         in_child(road.state, road.update, at=at, act=kill)
         assert road_runs_one_of(road, before, after), changes[at - 1]
@@ -54,18 +55,22 @@ def _sweep(road: Road, ready: Path, outcomes: set[Outcome], ends: str) -> int:
     return len(changes)
 
 
+def _instants(changes: list[str]) -> Iterator[int]:
+    """Every change, but of the many alike among the downloads every third."""
+    for at, change in enumerate(changes, start=1):
+        if "/downloads/" not in change or at % 3 == 0:
+            yield at
+
+
 def road_runs_one_of(road: Road, before: str, after: str) -> bool:
     """What the link leads to, right after the death, before anybody tidied up; every byte is compared."""
     return open_package((road.state / "active").resolve()).sha256 in (before, after)
 
 
 def _names(state: Path) -> set[str]:
-    """Everything under the vehicle's folder, but what every pass fetches or tidies anew."""
-    return {
-        str(path.relative_to(state))
-        for path in state.rglob("*")
-        if path.relative_to(state).parts[0] not in ("downloads", "health")
-    }
+    """Everything under the vehicle's folder, but what every pass fetches or tidies anew, and the numbers of records."""
+    names = (path.relative_to(state) for path in state.rglob("*"))
+    return {str(name) for name in names if name.parts[0] not in ("downloads", "health") and not name.stem.isdigit()}
 
 
 def test_killed_at_every_step_of_an_installation(road, second, tmp_path):
@@ -95,7 +100,7 @@ def test_a_disk_that_fills_up_at_every_step_of_an_installation(road, second, tmp
     shutil.copytree(road.state, ready, symlinks=True)
     changes = in_child(road.state, road.update, at=None, act=disk_full, only=NEEDS_ROOM)
     assert len(changes) > 30
-    for at in range(1, len(changes) + 1):
+    for at in _instants(changes):
         _again(road, ready)
         before = road.runs
         in_child(road.state, lambda: _refused_for_room(road), at=at, act=disk_full, only=NEEDS_ROOM)

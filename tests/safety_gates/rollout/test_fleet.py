@@ -9,12 +9,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from perception.agent.agent import Outcome
+from perception.agent.health import HEALTH, DriveReport, write_report
+from perception.agent.telemetry import Reporter, vehicle_signer
 from perception.agent.wanted import Vehicle
 from perception.cohort import assignment
 from perception.errors import UpdateError
-from perception.telemetry_record import sign_record
-from perception.telemetry_spool import Spool
 from safety_gates.rollout.decision import judge_stage
 from safety_gates.rollout.field import vehicle_table
 from safety_gates.rollout.fleet_file import fleet_line, read_fleet
@@ -22,11 +21,12 @@ from safety_gates.rollout.ingest import Scope, ingest
 from safety_gates.rollout.publication import published_release, publisher
 from safety_gates.rollout.rollout import Beginning, judged, open_rollout, publish, start
 from tests.perception.agent.fleet import Road, Works, served
-from tests.perception.fleet import NOW_NS, new_key, record
+from tests.perception.fleet import NOW_NS, new_key
 from tests.perception.test_telemetry_spool import keeping
 from tests.safety_gates.rollout.field import DAY_NS, STAGES
 
 FLEET = 100
+SHORT = "\n".join(line for line in STAGES.splitlines() if "drift" not in line and "disagreement" not in line)
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +45,16 @@ class Street:
     def __init__(self, folder, url, works, releases):
         self.releases = releases
         self.folder, self.works, self.key = folder, works, new_key()
-        self.uploads = folder / "uploads"
         first = Road(folder / "made", works, url)
         first.commit()
         self.roads = {f"car-{number}": self._copy(first, f"car-{number}", url) for number in range(FLEET)}
-        self.signers = {name: new_key() for name in self.roads}
-        self.sequence = dict.fromkeys(self.roads, 0)
-        lines = [fleet_line(name, key.public_key) for name, key in self.signers.items()]
+        lines = [fleet_line(name, vehicle_signer(road.state).public_key) for name, road in self.roads.items()]
         (folder / "fleet.jsonl").write_text("".join(lines))
 
     def _copy(self, first, name, url):
-        shutil.copytree(first.state, self.folder / name, symlinks=True)
+        """Another vehicle: the same slots, a key of its own."""
+        forgotten = shutil.ignore_patterns("vehicle.*", "spool", "health")
+        shutil.copytree(first.state, self.folder / name, symlinks=True, ignore=forgotten)
         road = Road(self.folder / name, self.works, url)
         road.vehicle = Vehicle(name, road.vehicle.profile)
         return road
@@ -63,46 +62,36 @@ class Street:
     def begin(self, name, candidate, control, *, at_ns):
         """A rollout, published."""
         releases = [published_release(self.works.repository, each) for each in (candidate, control)]
-        rollout = start(self.folder / name, Beginning(name, STAGES, *releases), self.key, now_ns=at_ns)
+        rollout = start(self.folder / name, Beginning(name, SHORT, *releases), self.key, now_ns=at_ns)
         publish(rollout, publisher(self.works.repository, self.works.keyring))
         return rollout
 
     def update(self):
-        """Every agent asks, and drives through its commit window where it got something."""
-        outcomes = {name: road.update().outcome for name, road in self.roads.items()}
-        for name, outcome in outcomes.items():
-            if outcome is Outcome.SWITCHED:
-                self.roads[name].drive()
-                self.roads[name].update()
-        return outcomes
+        """Every agent asks once."""
+        return [road.update().outcome for road in self.roads.values()]
 
     def running(self):
         """Which release runs in how many vehicles."""
         names = [road.release for road in self.roads.values()]
         return {name: names.count(name) for name in set(names)}
 
-    def report(self, rollout, server, from_ns, *, misses):
-        """Three drives of every vehicle, as its own agent's journal says what drove, spooled, signed and uploaded."""
+    def drive(self, rollout, server, from_ns, *, misses):
+        """Two drives of every vehicle with what it runs; its agent signs, spools and uploads the records."""
         for number, (name, road) in enumerate(self.roads.items()):
-            spool = Spool(road.state / "spool", name)
-            given = assignment(rollout.plan, name)
-            by_name = {each.name: each for each in (rollout.plan.candidate, rollout.plan.control)}
-            for turn in range(3):
-                sequence = spool.reserve()
-                drive = record(
-                    name,
-                    sequence=sequence,
-                    started_ns=from_ns + (turn + 1) * DAY_NS // 4,
-                    rollout=rollout.plan.rollout,
-                    role=given.role,
-                    release=by_name[road.release].model_dump(),
-                    late=(20 + number % 7 + turn) * (misses if given.role == "candidate" else 1),
-                    skipped=0,
-                    output_drift={"counts": [1], "divergence": 0.02 + 0.0001 * (number % 11)},
-                    shadow=given.shadow and {"release": given.shadow.model_dump(), "compared": 900, "agreed": 890},
+            times = misses if assignment(rollout.plan, name).role == "candidate" else 1
+            for turn in (1, 2):
+                at_ns = from_ns + turn * DAY_NS // 4
+                report = DriveReport(
+                    package_sha256=road.runs,
+                    started_ns=at_ns,
+                    duration_s=600.0,
+                    frames=18_000,
+                    late=(20 + number % 7 + turn) * times,
+                    ended="clean",
                 )
-                spool.put(sequence, sign_record(drive, self.signers[name]))
-            assert spool.upload(server.address).left == 0
+                write_report(road.state / HEALTH / f"{at_ns}.json", report)
+            road.update()
+            assert Reporter(road.state, road.vehicle).upload(server.address).left == 0
 
     def look(self, name, server, *, now_ns):
         """Ingest what the server got, and carry out what a look says."""
@@ -130,7 +119,7 @@ def test_a_hundred_agents_go_through_one_full_rollout_and_one_automatic_rollback
         while not rollout.ended:
             street.update()
             exposed.append(street.running().get(second, 0))
-            street.report(rollout, server, day, misses=1)
+            street.drive(rollout, server, day, misses=1)
             day += DAY_NS
             rollout = street.look("good", server, now_ns=day)
         assert [entry.action for entry in rollout.log.entries] == ["start", "advance", "advance", "complete"]
@@ -141,7 +130,7 @@ def test_a_hundred_agents_go_through_one_full_rollout_and_one_automatic_rollback
         rollout = street.begin("bad", third, second, at_ns=day)
         while not rollout.ended:
             street.update()
-            street.report(rollout, server, day, misses=3)
+            street.drive(rollout, server, day, misses=3)
             day += DAY_NS
             rollout = street.look("bad", server, now_ns=day)
         assert [entry.action for entry in rollout.log.entries] == ["start", "advance", "rollback"]

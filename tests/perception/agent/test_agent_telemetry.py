@@ -1,0 +1,131 @@
+"""Every drive becomes one signed record, whoever dies in between; what was measured on the device goes with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+
+import pytest
+
+from perception.agent.health import HEALTH, DriveReport, hold_running, settle, write_report
+from perception.agent.journal import read_journal
+from perception.agent.telemetry import Reporter, vehicle_signer
+from perception.errors import UpdateError
+from perception.telemetry_record import KnownVehicle, read_record
+from perception.telemetry_spool import Spool
+from tests.perception.agent.faults import in_child, kill
+from tests.perception.agent.fleet import Quiet, served
+
+
+def records_of(road, folder=None):
+    """What waits in the spool, each verified as the fleet's owner would."""
+    key = vehicle_signer(road.state).public_key
+    known = {key.keyid: KnownVehicle("V1", key)}
+    waiting = Spool(road.state / "spool", "V1").pending() if folder is None else sorted(folder.rglob("*.json"))
+    return [read_record(path.read_bytes(), known) for path in waiting]
+
+
+def test_a_drive_becomes_a_record_that_says_what_drove_and_what_was_measured_before(works, road):
+    second = works.publish("second", service_ms=0.1)
+    road.update()
+    road.drive(frames=20, late=1)
+    road.update()
+    record = records_of(road)[-1]
+    assert (record.release.name, record.release.sha256) == (second.name, second.package_sha256)
+    assert (record.frames, record.late, record.ended, record.profile) == (20, 1, "clean", "x86_cpu")
+    assert set(record.smoke) == {"relative_error", "disagreement", "latency_p90"}
+    assert [event.event for event in record.slot_events][-1] == "switched"
+    assert sorted(record.sequence for record in records_of(road)) == [0, 1]
+
+
+def test_a_crash_reports_itself(road):
+    (road.state / HEALTH).mkdir(exist_ok=True)
+    report = DriveReport(package_sha256=road.runs, started_ns=7)
+    hold_running(road.state / HEALTH / "d.running", report).close()
+    settle(road.state / HEALTH)
+    Reporter(road.state, road.vehicle).collect()
+    assert (records_of(road)[-1].ended, records_of(road)[-1].started_ns) == ("crash", 7)
+
+
+def test_a_drive_with_something_else_than_a_release_is_not_the_fleets_business(road):
+    before = len(records_of(road))
+    write_report(road.state / HEALTH / "x.json", DriveReport(package_sha256="0" * 64, started_ns=1, ended="clean"))
+    assert Reporter(road.state, road.vehicle).collect() == 1
+    assert len(records_of(road)) == before
+
+
+def test_killed_at_every_step_each_drive_is_counted_once(road, tmp_path):
+    for _ in range(3):
+        road.drive(frames=5)
+    work = Reporter(road.state, road.vehicle).collect
+    before = len(records_of(road))
+    shutil.copytree(road.state, tmp_path / "ready", symlinks=True)
+    changes = in_child(road.state, work, at=None, act=kill)
+    assert len(changes) > 10
+    for at in range(1, len(changes) + 1):
+        shutil.rmtree(road.state)
+        shutil.copytree(tmp_path / "ready", road.state, symlinks=True)
+        in_child(road.state, work, at=at, act=kill)
+        work()
+        assert len(records_of(road)) == before + 3, changes[at - 1]
+
+
+def test_what_waits_is_sent_and_nothing_is_lost_without_a_network(road, tmp_path):
+    received = tmp_path / "received"
+
+    class Takes(Quiet):
+        def do_PUT(self):
+            path = received / self.path.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(201)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    road.drive(frames=5)
+    reporter = Reporter(road.state, road.vehicle)
+    reporter.collect()
+    waiting = records_of(road)
+    assert reporter.upload("http://127.0.0.1:9").left == len(waiting)
+    assert records_of(road) == waiting
+    with served(tmp_path, Takes) as url:
+        assert reporter.upload(url).sent == len(waiting)
+    assert records_of(road) == []
+    assert records_of(road, received) == waiting
+
+
+def test_the_vehicles_key_is_its_own(road):
+    path = road.state / "vehicle.pem"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert vehicle_signer(road.state).public_key.keyid == vehicle_signer(road.state).public_key.keyid
+    path.write_text("no key")
+    with pytest.raises(UpdateError, match=r"vehicle\.pem: no private key in PEM; move it away"):
+        vehicle_signer(road.state)
+
+
+def test_the_record_of_a_rollout_says_the_vehicles_place(works, road):
+    from perception.cohort import RolloutPlan
+    from safety_gates.publishing.repository import Change, change
+
+    second = works.publish("second", service_ms=0.1, offer=False)
+    plan = {
+        "format": "tollgate-rollout/1",
+        "rollout": "november",
+        "salt": "0123456789abcdef",
+        "serial": 0,
+        "state": "rolling",
+        "stage": "all",
+        "stages": [{"name": "all", "share": 1.0}],
+        "holdout": 0.0,
+        "candidate": {"name": second.name, "sha256": second.package_sha256},
+        "control": {"name": road.first.name, "sha256": road.first.package_sha256},
+    }
+    add = {"rollout.json": RolloutPlan.model_validate_json(json.dumps(plan)).to_bytes()}
+    change(works.repository, works.keyring, Change(add=add))
+    road.update()
+    assert read_journal(road.state).place.role == "candidate"
+    road.drive(frames=3)
+    road.update()
+    record = records_of(road)[-1]
+    assert (record.rollout, record.role, record.release.name) == ("november", "candidate", second.name)

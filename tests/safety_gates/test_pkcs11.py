@@ -1,0 +1,68 @@
+"""A role's key in a PKCS#11 token: SoftHSM, which is a token in all but the hardware."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from securesystemslib.signer import HSMSigner
+
+from perception.cli import main
+from perception.errors import ReleaseError
+from safety_gates.publishing.audit import audit
+from safety_gates.publishing.keyring import read_keyring
+from safety_gates.publishing.repository import Change, change
+from tests.perception.agent.fleet import Works
+
+PIN, KEY_ID = "123456", 2
+MODULES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so")
+
+
+@pytest.fixture
+def token(tmp_path, monkeypatch):
+    """A token with an ECDSA key; lends URI and public key file."""
+    module = next((path for path in MODULES if Path(path).exists()), None)
+    if module is None or shutil.which("softhsm2-util") is None:
+        absent = "softhsm2 is not installed; run: apt-get install softhsm2"
+        pytest.fail(absent) if os.environ.get("TOLLGATE_CI") == "1" else pytest.skip(absent)
+    pkcs11 = pytest.importorskip("pkcs11")
+    (tmp_path / "tokens").mkdir()
+    (tmp_path / "softhsm2.conf").write_text(f"directories.tokendir = {tmp_path / 'tokens'}\n")
+    monkeypatch.setenv("SOFTHSM2_CONF", str(tmp_path / "softhsm2.conf"))
+    monkeypatch.setenv("PYKCS11LIB", module)
+    monkeypatch.setenv("TOLLGATE_PIN", PIN)
+    words = ["softhsm2-util", "--init-token", "--free", "--label", "targets", "--pin", PIN, "--so-pin", PIN]
+    subprocess.run(words, check=True, capture_output=True)
+    with pkcs11.lib(module).get_token(token_label="targets").open(rw=True, user_pin=PIN) as session:
+        curve = pkcs11.util.ec.encode_named_curve_parameters("secp256r1")
+        parameters = session.create_domain_parameters(
+            pkcs11.KeyType.EC, {pkcs11.Attribute.EC_PARAMS: curve}, local=True
+        )
+        parameters.generate_keypair(store=True, id=bytes([KEY_ID]), label="targets")
+    uri, key = HSMSigner.import_(KEY_ID, "targets", secrets_handler=lambda _: PIN)
+    pem = key._crypto_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "targets.pub").write_bytes(pem)
+    return uri, tmp_path / "targets.pub"
+
+
+def test_targets_can_be_signed_by_a_token(token, tmp_path, monkeypatch):
+    works = Works.founded(tmp_path / "works")
+    uri, public_key = token
+    words = ["--repository", str(works.repository), "--keys", str(works.keyring.folder), "--quiet"]
+    old = works.keyring.of("targets")[0].key_id
+    assert main(["release", "keys", "rotate", old, *words, "--uri", uri, "--public-key", str(public_key)]) == 0
+    keyring = read_keyring(works.keyring.folder)
+    change(works.repository, keyring, Change(add={"note.txt": b"signed by a token"}))
+    found = audit(works.repository, works.root)
+    assert found.state.targets.signatures.keys() == {keyring.of("targets")[0].key_id}
+    assert keyring.of("targets")[0].uri == uri
+    monkeypatch.setenv("TOLLGATE_PIN", "not the PIN")
+    before = works.state.version
+    with pytest.raises(ReleaseError, match=r"targets: key .* does not sign|no signer") as refusal:
+        change(works.repository, keyring, Change(add={"note.txt": b"again"}))
+    assert "\n" not in str(refusal.value)
+    assert works.state.version == before
