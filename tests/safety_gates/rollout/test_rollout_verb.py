@@ -17,6 +17,7 @@ from safety_gates.keys import read_signer
 from safety_gates.rollout.metrics import prometheus
 from safety_gates.rollout.page import render
 from safety_gates.rollout.rollout import HOUR_NS, command, open_rollout
+from tests.perception.fleet import new_key
 from tests.safety_gates.rollout.field import DAY_NS, STAGES, Cars, begun
 from tests.safety_gates.rollout.test_rollout import looked
 from tests.safety_gates.test_report_in_browser import browse
@@ -137,13 +138,14 @@ class TestMetrics:
 
 
 class TestPage:
-    @pytest.fixture
-    def page(self, rollout, key, tmp_path):
-        for day in (0.4, 0.8):
+    @pytest.fixture(scope="class")
+    def page(self, tmp_path_factory):
+        folder, key = tmp_path_factory.mktemp("page"), new_key()
+        rollout = begun(folder / "rollout", key)
+        for day in (0.4, 0.8, 1.2):
             rollout = looked(rollout, key, day, compared=1000.0, disagreed=20.0)
-        rollout = looked(rollout, key, 1.2, compared=1000.0, disagreed=20.0)
         rollout = looked(rollout, key, 2.2, misses=3.0)
-        path = tmp_path / "rollout.html"
+        path = folder / "rollout.html"
         path.write_bytes(render(rollout, {"accepted": 1234, "forged": 5}, rollout.log.last.at_ns))
         return path
 
