@@ -43,6 +43,18 @@ def started(tmp_path, pem, capsys):
     return folder
 
 
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder, key = tmp_path_factory.mktemp("page"), new_key()
+    rollout = begun(folder / "rollout", key)
+    for day in (0.4, 0.8, 1.2):
+        rollout = looked(rollout, key, day, compared=1000.0, disagreed=20.0)
+    rollout = looked(rollout, key, 2.2, misses=3.0)
+    path = folder / "rollout.html"
+    path.write_bytes(render(rollout, {"accepted": 1234, "forged": 5}, rollout.log.last.at_ns))
+    return path
+
+
 class TestVerb:
     def test_a_look_is_not_taken_before_it_is_due(self, started, pem, capsys):
         assert main(["rollout", "auto", started, "--key", pem]) == 3
@@ -138,17 +150,6 @@ class TestMetrics:
 
 
 class TestPage:
-    @pytest.fixture(scope="class")
-    def page(self, tmp_path_factory):
-        folder, key = tmp_path_factory.mktemp("page"), new_key()
-        rollout = begun(folder / "rollout", key)
-        for day in (0.4, 0.8, 1.2):
-            rollout = looked(rollout, key, day, compared=1000.0, disagreed=20.0)
-        rollout = looked(rollout, key, 2.2, misses=3.0)
-        path = folder / "rollout.html"
-        path.write_bytes(render(rollout, {"accepted": 1234, "forged": 5}, rollout.log.last.at_ns))
-        return path
-
     def test_it_shows_stages_evidence_decisions_and_telemetry_without_a_complaint(self, browser, page):
         done = browse(browser, page, "--dump-dom", "--enable-logging=stderr", "--log-level=0")
         assert "CONSOLE" not in done.stderr
