@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
 from safety_gates.rollout.rollout import Rollout
+
+Sample: TypeAlias = tuple[Mapping[str, str], object]
 
 
 def prometheus(rollout: Rollout, counts: Mapping[str, int]) -> bytes:
@@ -17,42 +20,29 @@ def prometheus(rollout: Rollout, counts: Mapping[str, int]) -> bytes:
     name = {"rollout": plan.rollout}
     judgement = next((entry.judgement for entry in reversed(rollout.log.entries) if entry.judgement), {})
     findings = [finding for finding in _list(judgement.get("findings")) if isinstance(finding, dict)]
-    lines = [
-        *_family(
-            "tollgate_rollout_share", "share of the fleet the stage gives the candidate", [(name, _share(rollout))]
-        ),
-        *_family("tollgate_rollout_serial", "serial of the published plan", [(name, plan.serial)]),
-        *_family("tollgate_rollout_ended", "1 once nothing is left to decide", [(name, int(rollout.ended))]),
-        *_family("tollgate_rollout_held", "1 while a person holds it", [(name, int(last.paused))]),
-        *_family(
-            "tollgate_rollout_decisions_total",
-            "entries of the signed log",
-            [({**name, "action": action}, count) for action, count in _actions(rollout).items()],
-        ),
-        *_family(
-            "tollgate_rollout_records_total",
-            "records by what became of them",
-            [({**name, "reason": reason}, count) for reason, count in counts.items()],
-        ),
-        *_family(
-            "tollgate_rollout_p_harm",
-            "how unlikely the criterion's figures are without harm, at the last look",
-            [({**name, "criterion": str(each["quantity"])}, each["p_harm"]) for each in findings],
-        ),
-        *_family(
-            "tollgate_rollout_figure",
-            "ratio to control, or share, at the last look",
-            [
-                ({**name, "criterion": str(each["quantity"])}, each["got"])
-                for each in findings
-                if each["got"] is not None
-            ],
-        ),
-    ]
-    return ("\n".join(lines) + "\n").encode()
+    families = (
+        ("tollgate_rollout_share", "share of the fleet the stage gives the candidate", [(name, _share(rollout))]),
+        ("tollgate_rollout_serial", "serial of the published plan", [(name, plan.serial)]),
+        ("tollgate_rollout_ended", "1 once nothing is left to decide", [(name, int(rollout.ended))]),
+        ("tollgate_rollout_held", "1 while a person holds it", [(name, int(last.paused))]),
+        ("tollgate_rollout_decisions_total", "entries of the signed log", _labelled(name, "action", _actions(rollout))),
+        ("tollgate_rollout_records_total", "records by what became of them", _labelled(name, "reason", counts)),
+        ("tollgate_rollout_p_harm", "how unlikely the figures are without harm", _figures(name, findings, "p_harm")),
+        ("tollgate_rollout_figure", "ratio to control, or share, at the last look", _figures(name, findings, "got")),
+    )
+    return ("\n".join(line for family in families for line in _family(*family)) + "\n").encode()
 
 
-def _family(name: str, says: str, samples: Iterable[tuple[Mapping[str, str], object]]) -> list[str]:
+def _labelled(name: Mapping[str, str], label: str, counts: Mapping[str, int]) -> list[Sample]:
+    return [({**name, label: key}, count) for key, count in counts.items()]
+
+
+def _figures(name: Mapping[str, str], findings: Sequence[Mapping[str, object]], figure: str) -> list[Sample]:
+    told = (each for each in findings if each[figure] is not None)
+    return [({**name, "criterion": str(each["quantity"])}, each[figure]) for each in told]
+
+
+def _family(name: str, says: str, samples: Iterable[Sample]) -> list[str]:
     kind = "counter" if name.endswith("_total") else "gauge"
     lines = [f"{name}{{{_labels(labels)}}} {value}" for labels, value in samples]
     return [f"# HELP {name} {says}", f"# TYPE {name} {kind}", *lines]

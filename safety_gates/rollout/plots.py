@@ -44,10 +44,12 @@ def exposure_plot(entries: Sequence[Entry], until_ns: int) -> Plot:
     began = entries[0].at_ns
     days = [(entry.at_ns - began) / DAY_NS for entry in entries] + [(until_ns - began) / DAY_NS]
     shares = [_share(entry) for entry in entries]
-    with drawing("exposure", width_in=10.0, height_in=2.6) as (axes, canvas):
+    with drawing("exposure", width_in=8.0, height_in=2.6) as (axes, canvas):
         axes.step(days, [*shares, shares[-1]], where="post", color=FIRST)
         axes.fill_between(days, [*shares, shares[-1]], step="post", color=FIRST, alpha=0.2, linewidth=0)
         _mark(axes, _borders(entries))
+        for day, name in [(0.0, entries[0].plan.stage), *_borders(entries)]:
+            axes.annotate(f" {name}", (day, 1), xycoords=("data", "axes fraction"), va="bottom", fontsize=9)
         axes.set(
             ylim=(0, max(5.0, 1.15 * max(shares))), xlim=(0, max(days[-1], 0.1)), xlabel="days", ylabel="% of the fleet"
         )
@@ -70,7 +72,12 @@ def _rate(quantity: str, points: Sequence[Point], borders: Sequence[tuple[float,
         axes.plot(days, [point.finding["got"] for point in shown], "o", color=FIRST, markersize=4)
         _limits(axes, points)
         axes.axhline(1.0, color=INK, linewidth=0.8)
-        axes.set(yscale="log", ylim=(0.25, 8), xlabel="days", ylabel="ratio to control")
+        axes.set(
+            yscale="log",
+            ylim=(0.25, max([8.0, *(1.3 * point.finding["got"] for point in shown)])),
+            xlabel="days",
+            ylabel="ratio to control",
+        )
         axes.yaxis.set_major_locator(LogLocator(2.0))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
@@ -157,11 +164,11 @@ def _share(entry: Entry) -> float:
 def _floor(points: Sequence[Point]) -> float:
     """Where the axis of a p ends: below every p and every level."""
     least = min(min(point.finding["p_harm"], point.finding["alpha"]) for point in points)
-    return max(LEAST_P, 10 ** (math.floor(math.log10(max(least, LEAST_P))) - 1))
+    return float(max(LEAST_P, 0.1 * least))
 
 
 def _within(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None or not math.isfinite(value) or value == 0 else value
+    return otherwise if value is None or not math.isfinite(value) or value == 0 else float(value)
 
 
 def _percent(share: float | None) -> str:

@@ -11,9 +11,9 @@
 
 Exit codes of auto: 0 advanced or complete, 1 rolled back, 3 holding.
 
-  tollgate rollout start out/rollout --name may --candidate "detector 2=SHA256" --control "detector 1=SHA256" --key PEM
+  tollgate rollout start out/rollout --name may --candidate NEW --control OLD --key PEM --repository DIR --keys DIR
   tollgate rollout ingest out/rollout telemetry/ --fleet fleet.jsonl
-  tollgate rollout auto out/rollout --key keys/signer.pem
+  tollgate rollout auto out/rollout --key PEM --repository DIR --keys DIR
   tollgate rollout status out/rollout --html out/rollout.html
 """
 
@@ -34,12 +34,14 @@ from perception.files import write_atomically
 from perception.release_client import read_public_key
 from perception.terminal import Terminal
 from safety_gates.keys import read_signer
+from safety_gates.publishing.keyring import read_keyring
 from safety_gates.rollout.decision import Judgement, judge_stage
 from safety_gates.rollout.field import vehicle_table
 from safety_gates.rollout.fleet_file import read_fleet
 from safety_gates.rollout.ingest import REASONS, Scope, ingest, total_counts
 from safety_gates.rollout.metrics import prometheus
 from safety_gates.rollout.page import render
+from safety_gates.rollout.publication import published_release, publisher
 from safety_gates.rollout.rollout import Beginning, Rollout, command, judged, open_rollout, publish, start
 from safety_gates.rollout.stages import load_stages
 from safety_gates.verbs import rollout_simulate
@@ -71,13 +73,13 @@ def _start_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="name of the rollout; records carry it")
     for role in ("candidate", "control"):
         parser.add_argument(
-            f"--{role}", required=True, metavar="NAME=SHA256", help=f"the {role} release and its package"
+            f"--{role}", required=True, metavar="RELEASE", help=f"the {role}: NAME in the repository, or NAME=SHA256"
         )
     parser.add_argument("--stages", type=Path, metavar="YAML", help="stages and criteria; without, the shipped ones")
     parser.add_argument(
         "--operator", type=Path, nargs="*", default=[], metavar="PUB", help="public keys of others who may decide"
     )
-    _key_argument(parser)
+    _publish_arguments(parser)
 
 
 def _ingest_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +94,12 @@ def _status_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _publish_arguments(parser: argparse.ArgumentParser) -> None:
+    _key_argument(parser)
+    parser.add_argument("--repository", type=Path, metavar="DIR", help="publish the plan in this release repository")
+    parser.add_argument("--keys", type=Path, metavar="DIR", help="keyring of the repository")
+
+
 def _key_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key", type=Path, required=True, metavar="PEM", help="private key of an operator of this rollout"
@@ -100,7 +108,7 @@ def _key_argument(parser: argparse.ArgumentParser) -> None:
 
 def _reason_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", required=True, help="why; it goes into the signed log")
-    _key_argument(parser)
+    _publish_arguments(parser)
 
 
 def _advance_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,11 +128,11 @@ def _start(arguments: argparse.Namespace, terminal: Terminal) -> int:
     beginning = Beginning(
         arguments.name,
         text,
-        _release(arguments.candidate),
-        _release(arguments.control),
+        _release(arguments.candidate, arguments.repository),
+        _release(arguments.control, arguments.repository),
         tuple(read_public_key(path) for path in arguments.operator),
     )
-    return _told(start(arguments.rollout, beginning, read_signer(arguments.key)), terminal)
+    return _told(start(arguments.rollout, beginning, read_signer(arguments.key)), arguments, terminal)
 
 
 def _ingest(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -156,14 +164,16 @@ def _status(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _auto(arguments: argparse.Namespace, terminal: Terminal) -> int:
     signer, now_ns = read_signer(arguments.key), time.time_ns()
     rollout = open_rollout(arguments.rollout)
-    publish(rollout)
+    _publish(rollout, arguments)
     due_in_h = 0.0 if rollout.ended else rollout.due_in_h(now_ns)
     if due_in_h > 0:
         terminal.say(f"the next look is due in {due_in_h:.1f} h; nothing was decided")
         terminal.result(_document(rollout))
         return EXIT_INCONCLUSIVE
     judgement = _look(rollout, now_ns)
-    return _told(judged(rollout, judgement, total_counts(arguments.rollout), signer, now_ns=now_ns), terminal)
+    return _told(
+        judged(rollout, judgement, total_counts(arguments.rollout), signer, now_ns=now_ns), arguments, terminal
+    )
 
 
 def _look(rollout: Rollout, now_ns: int) -> Judgement:
@@ -180,13 +190,21 @@ def _by_hand(arguments: argparse.Namespace, terminal: Terminal) -> int:
         now_ns=time.time_ns(),
         seen_stage=getattr(arguments, "seen_stage", None),
     )
-    _told(moved, terminal)
+    _told(moved, arguments, terminal)
     return EXIT_PASSED
 
 
-def _told(rollout: Rollout, terminal: Terminal) -> int:
+def _publish(rollout: Rollout, arguments: argparse.Namespace) -> None:
+    """Make `rollout.json` and, where one is given, the repository say what the log says."""
+    if (arguments.repository is None) != (arguments.keys is None):
+        raise RolloutError("publishing: got one of --repository and --keys, expected both or neither")
+    put = publisher(arguments.repository, read_keyring(arguments.keys)) if arguments.repository else None
+    publish(rollout, put)
+
+
+def _told(rollout: Rollout, arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Publish what was decided and say it."""
-    publish(rollout)
+    _publish(rollout, arguments)
     last = rollout.log.last
     terminal.say(f"[bold]{last.action}[/]: {last.reason}")
     terminal.say(_standing(rollout, last.at_ns))
@@ -217,19 +235,23 @@ def _document(rollout: Rollout) -> dict[str, object]:
     }
 
 
-def _release(text: str) -> ReleaseRef:
-    name, _, sha256 = text.rpartition("=")
+def _release(text: str, repository: Path | None) -> ReleaseRef:
+    name, equals, sha256 = text.rpartition("=")
+    if not equals and repository is not None:
+        return published_release(repository, text)
     try:
         return ReleaseRef(name=name, sha256=sha256)
     except ValidationError as error:
-        raise RolloutError(f"release {text!r}: {complaints_of(error)}; expected NAME=SHA256 of its package") from error
+        raise RolloutError(
+            f"release {text!r}: {complaints_of(error)}; expected NAME=SHA256 of its package, or a NAME in --repository"
+        ) from error
 
 
 _ACTIONS: dict[str, tuple[Act, str, Callable[[argparse.ArgumentParser], None]]] = {
     "start": (_start, "begin a rollout in its first stage", _start_arguments),
     "ingest": (_ingest, "add signed records of vehicles", _ingest_arguments),
     "status": (_status, "show stages, exposure, evidence and decisions", _status_arguments),
-    "auto": (_auto, "take one look and do what it says", _key_argument),
+    "auto": (_auto, "take one look and do what it says", _publish_arguments),
     "advance": (_by_hand, "go to the next stage by hand", _advance_arguments),
     "hold": (_by_hand, "keep the automatic mode still", _hold_arguments),
     "rollback": (_by_hand, "take every vehicle back to the control release", _reason_arguments),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -14,17 +15,19 @@ from tests.disk import room_for
 from tests.perception.fleet import new_key, record
 
 
-@pytest.fixture
-def server(tmp_path):
-    """A real server that keeps what is put; `refusing` answers 503."""
+@contextmanager
+def keeping(folder):
+    """A real server that keeps what is put under `folder`; `refusing` makes it answer 503."""
 
     class Keeper(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
         def do_PUT(self):
             content = self.rfile.read(int(self.headers["Content-Length"]))
             if listening.refusing:
                 self.send_error(503)
                 return
-            path = tmp_path / "received" / self.path.lstrip("/")
+            path = folder / self.path.lstrip("/")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             self.send_response(204)
@@ -34,14 +37,22 @@ def server(tmp_path):
             pass
 
     listening = ThreadingHTTPServer(("127.0.0.1", 0), Keeper)
-    listening.refusing = False
+    listening.refusing, listening.folder = False, folder
     listening.address = f"http://127.0.0.1:{listening.server_port}/telemetry"
     thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield listening
-    listening.shutdown()
-    listening.server_close()
-    thread.join()
+    try:
+        yield listening
+    finally:
+        listening.shutdown()
+        listening.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def server(tmp_path):
+    with keeping(tmp_path / "received") as listening:
+        yield listening
 
 
 @pytest.fixture

@@ -34,15 +34,15 @@ criteria:
 DAY_NS = 24 * HOUR_NS
 
 
-def begun(folder: Path, signer: CryptoSigner, **changes: object) -> Rollout:
-    """A rollout that began at `NOW_NS`."""
+def begun(folder: Path, signer: CryptoSigner, *, began_ns: int = NOW_NS, **changes: object) -> Rollout:
+    """A rollout that has just begun."""
     fields = {
         "name": "november",
         "stages": STAGES,
         "candidate": ReleaseRef.model_validate(CANDIDATE),
         "control": ReleaseRef.model_validate(CONTROL),
     }
-    return start(folder, Beginning(**(fields | changes)), signer, now_ns=NOW_NS)
+    return start(folder, Beginning(**(fields | changes)), signer, now_ns=began_ns)
 
 
 class Cars:

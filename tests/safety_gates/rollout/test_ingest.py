@@ -27,11 +27,6 @@ YEAR_NS = 365 * DAY_NS
 
 
 @pytest.fixture
-def key():
-    return new_key()
-
-
-@pytest.fixture
 def rollout(tmp_path, key):
     started = begun(tmp_path / "rollout", key)
     return command(started, "advance", "to candidates", key, now_ns=NOW_NS + DAY_NS, seen_stage="shadow")

@@ -18,16 +18,6 @@ from tests.safety_gates.rollout.field import DAY_NS, STAGES, begun, reread
 from tests.safety_gates.rollout.test_decision import table
 
 
-@pytest.fixture
-def key():
-    return new_key()
-
-
-@pytest.fixture
-def rollout(tmp_path, key):
-    return begun(tmp_path / "rollout", key)
-
-
 def snapshot(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

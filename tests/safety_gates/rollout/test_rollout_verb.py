@@ -1,0 +1,177 @@
+"""The verb from the command line, its page in a real browser, and its metrics."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from perception.cli import main
+from safety_gates.keys import read_signer
+from safety_gates.rollout.metrics import prometheus
+from safety_gates.rollout.page import render
+from safety_gates.rollout.rollout import HOUR_NS, command, open_rollout
+from tests.perception.fleet import new_key
+from tests.safety_gates.rollout.field import DAY_NS, STAGES, Cars, begun
+from tests.safety_gates.rollout.test_rollout import looked
+from tests.safety_gates.test_report_in_browser import browse
+
+CANDIDATE, CONTROL = f"detector 2={'b' * 64}", f"detector 1={'a' * 64}"
+
+
+@pytest.fixture
+def pem(tmp_path):
+    path = tmp_path / "operator.pem"
+    path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    path.chmod(0o600)
+    return str(path)
+
+
+@pytest.fixture
+def started(tmp_path, pem, capsys):
+    (tmp_path / "stages.yaml").write_text(STAGES)
+    folder = str(tmp_path / "out")
+    words = ["--name", "november", "--candidate", CANDIDATE, "--control", CONTROL, "--key", pem]
+    assert main(["rollout", "start", folder, *words, "--stages", str(tmp_path / "stages.yaml")]) == 0
+    capsys.readouterr()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    folder, key = tmp_path_factory.mktemp("page"), new_key()
+    rollout = begun(folder / "rollout", key)
+    for day in (0.4, 0.8, 1.2):
+        rollout = looked(rollout, key, day, compared=1000.0, disagreed=20.0)
+    rollout = looked(rollout, key, 2.2, misses=3.0)
+    path = folder / "rollout.html"
+    path.write_bytes(render(rollout, {"accepted": 1234, "forged": 5}, rollout.log.last.at_ns))
+    return path
+
+
+class TestVerb:
+    def test_a_look_is_not_taken_before_it_is_due(self, started, pem, capsys):
+        assert main(["rollout", "auto", started, "--key", pem]) == 3
+        assert "the next look is due in 24.0 h; nothing was decided" in capsys.readouterr().out
+        assert len(open_rollout(Path(started)).log.entries) == 1
+
+    def test_people_advance_hold_and_roll_back_with_their_reasons(self, started, pem, capsys):
+        reason = ["--reason", "seen at the depot", "--key", pem]
+        assert main(["rollout", "advance", started, "--from", "shadow", *reason]) == 0
+        assert main(["rollout", "hold", started, *reason]) == 0
+        assert main(["rollout", "hold", started, "--lift", *reason]) == 0
+        assert main(["rollout", "rollback", started, *reason]) == 0
+        capsys.readouterr()
+        assert main(["rollout", "status", started, "--json"]) == 0
+        standing = json.loads(capsys.readouterr().out)
+        assert (standing["state"], standing["action"], standing["reason"]) == (
+            "rolled_back",
+            "rollback",
+            "seen at the depot",
+        )
+        plan = json.loads((Path(started) / "rollout.json").read_text())
+        assert (plan["state"], plan["serial"]) == ("rolled_back", 2)
+
+    def test_a_second_advance_is_told_what_the_first_did(self, started, pem, capsys):
+        words = ["rollout", "advance", started, "--from", "shadow", "--reason", "good", "--key", pem]
+        assert main(words) == 0
+        assert main(words) == 2
+        assert "is in stage '30 %', expected 'shadow'" in capsys.readouterr().err
+
+    def test_ingest_counts_and_a_late_rollout_looks_and_decides(self, tmp_path, pem, capsys):
+        signer = read_signer(Path(pem))
+        began_ns = time.time_ns() - 2 * DAY_NS
+        rollout = begun(tmp_path / "late", signer, began_ns=began_ns)
+        cars = Cars(tmp_path, 80)
+        cars.usual = dict.fromkeys(cars.usual, 1e-3)  # alike: shown harmless whoever the salt draws
+        cars.drive(rollout, from_ns=began_ns + HOUR_NS)
+        words = [
+            "rollout",
+            "ingest",
+            str(rollout.log.folder),
+            str(cars.uploads),
+            "--fleet",
+            str(cars.fleet_file),
+            "--json",
+        ]
+        assert main(words) == 0
+        assert json.loads(capsys.readouterr().out)["accepted"] == 400
+        assert main(["rollout", "auto", str(rollout.log.folder), "--key", pem]) == 0
+        assert "advance: soaked, and all 5 criteria" in capsys.readouterr().out.replace("\n", " ")
+
+    @pytest.mark.parametrize(
+        ("change", "complaint"),
+        [(("detector 2=xyz", CONTROL), "expected NAME=SHA256"), ((CONTROL, CONTROL), "is the control release")],
+    )
+    def test_releases_that_cannot_be_are_refused_and_nothing_is_made(self, tmp_path, pem, capsys, change, complaint):
+        words = ["--name", "n", "--candidate", change[0], "--control", change[1], "--key", pem]
+        assert main(["rollout", "start", str(tmp_path / "out"), *words]) == 2
+        assert complaint in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+    def test_half_of_a_repository_is_refused(self, started, pem, capsys, tmp_path):
+        assert main(["rollout", "auto", started, "--key", pem, "--repository", str(tmp_path)]) == 2
+        assert "expected both or neither" in capsys.readouterr().err
+
+    def test_simulate_shows_its_table(self, tmp_path, capsys):
+        (tmp_path / "stages.yaml").write_text(STAGES)
+        words = ["--case", "crash_loop", "--vehicles", "300", "--runs", "2", "--workers", "1", "--json"]
+        assert (
+            main(
+                [
+                    "rollout",
+                    "simulate",
+                    "--stages",
+                    str(tmp_path / "stages.yaml"),
+                    *words,
+                    "--output",
+                    str(tmp_path / "s"),
+                ]
+            )
+            == 0
+        )
+        assert json.loads(capsys.readouterr().out)[0]["runs"] == 2
+
+
+class TestMetrics:
+    def test_every_line_is_as_prometheus_reads_it(self, rollout, key):
+        text = prometheus(looked(rollout, key, compared=1000.0, disagreed=900.0), {"accepted": 7}).decode()
+        sample = re.compile(r'[a-z_]+\{[a-z]+="[^"\\\n]*"(,[a-z]+="[^"\\\n]*")*\} -?[0-9.e+-]+')
+        assert all(line.startswith(("# HELP ", "# TYPE ")) or sample.fullmatch(line) for line in text.splitlines())
+        assert 'tollgate_rollout_records_total{rollout="november",reason="accepted"} 7' in text
+        assert 'tollgate_rollout_decisions_total{rollout="november",action="rollback"} 1' in text
+        assert 'tollgate_rollout_figure{rollout="november",criterion="shadow_disagreement"} 0.9' in text
+
+
+class TestPage:
+    def test_it_shows_stages_evidence_decisions_and_telemetry_without_a_complaint(self, browser, page):
+        done = browse(browser, page, "--dump-dom", "--enable-logging=stderr", "--log-level=0")
+        assert "CONSOLE" not in done.stderr
+        for expected in ("ROLLED BACK", "30 %", "Deadline misses", "shown to be above 1.1", "1,234", "Exposure"):
+            assert expected in done.stdout
+
+    def test_it_asks_no_host_for_anything_and_carries_no_script(self, page):
+        text = page.read_text()
+        assert re.findall(r'(?:src|href)="(?!#|data:)[^"]*"|@import|<script', text) == []
+        assert "default-src 'none'" in text
+
+    def test_a_phone_shows_the_standing_over_its_whole_width(self, browser, page):
+        shot = page.with_name("phone.png")
+        browse(browser, page, "--window-size=500,1200", f"--screenshot={shot}")
+        picture = cv2.imread(str(shot))
+        assert picture.shape[:2] == (1200, 500)
+        assert (picture[4, 4] == picture[4, 495]).all()
+        assert int(picture[4, 4].max()) - int(picture[4, 4].min()) > 60
+        assert picture[300:].std() > 10
+
+    def test_what_a_person_writes_is_shown_and_not_run(self, rollout, key, tmp_path):
+        moved = command(rollout, "hold", "<script>alert(1)</script>", key, now_ns=rollout.log.last.at_ns)
+        text = render(moved, {}, moved.log.last.at_ns).decode()
+        assert "<script>" not in text
+        assert "&lt;script&gt;" in text
