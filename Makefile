@@ -52,7 +52,7 @@ bench-runtime: $(VENV)/.dev .venv-peer/.made
 
 .venv-peer/.made:
 	$(PYTHON) -m venv .venv-peer
-	.venv-peer/bin/pip install --quiet openvino openvino-model-api
+	.venv-peer/bin/pip install --quiet openvino openvino-model-api onnx
 	@touch $@
 
 results: $(VENV)/.factory

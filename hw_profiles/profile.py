@@ -20,9 +20,11 @@ from hw_profiles.quantity import (
     Gibibytes,
     GigabytesPerSecond,
     Hertz,
+    Lanes,
     Megahertz,
     Milliseconds,
     Pixels,
+    Priority,
     Strict,
     Threads,
 )
@@ -161,6 +163,33 @@ class TensorRTRange(Strict):
         return version_key(self.minimum) <= version_key(version) < version_key(self.below)
 
 
+class RuntimeSettings(Strict):
+    """How the deadline loop runs on this machine; what is absent has a default that needs no privilege.
+
+    Attributes:
+        lanes: engine processes side by side.
+        pair_window: frames of several cameras within it belong together; absent: nothing is paired.
+        pair_tolerance: sets further apart are counted as skewed.
+        hang_after: an engine that takes longer for a frame is killed.
+        fifo_priority: SCHED_FIFO for loop and engines.
+        cpus: they run on these only; empty leaves the choice to the kernel.
+        lock_memory: every page stays in memory.
+        ladder: what is given up under overload, in this order.
+    """
+
+    lanes: Lanes | None = None
+    pair_window: Milliseconds | None = None
+    pair_tolerance: Milliseconds | None = None
+    hang_after: Milliseconds | None = None
+    fifo_priority: Priority | None = None
+    cpus: tuple[int, ...] = Field(default=(), strict=False)
+    lock_memory: bool = False
+    ladder: tuple[Literal["drop_shadow", "halve_rates", "smaller_engines", "cameras_off"], ...] | None = Field(
+        default=None, strict=False
+    )
+    source: str = Field(min_length=1)
+
+
 class Profile(Strict):
     """One machine in one power mode, the cameras it serves and the time it has.
 
@@ -172,6 +201,7 @@ class Profile(Strict):
         cpu_threads: threads of the CPU engine; absent: all cores.
         deadline: from the instant a frame was captured until its result can be used.
         memory: memory of the machine; on a Jetson shared by CPU and GPU.
+        runtime: how the deadline loop runs there; absent: as anywhere.
     """
 
     format: Literal["tollgate-profile/1"] = "tollgate-profile/1"
@@ -191,6 +221,7 @@ class Profile(Strict):
     gpu: Gpu | None = None
     dla: Cores | None = None
     tensorrt: TensorRTRange | None = None
+    runtime: RuntimeSettings | None = None
 
     @model_validator(mode="after")
     def _contradicts_nothing(self) -> Profile:

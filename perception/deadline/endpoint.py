@@ -59,10 +59,7 @@ def served(running: Running, port: int) -> Iterator[int]:
             self.end_headers()
             self.wfile.write(content)
 
-    try:
-        server = ThreadingHTTPServer((LOCALHOST, port), Answer)
-    except OSError as error:
-        raise OutputError(f"port {port}: cannot be served ({error.strerror}); choose another --health-port") from error
+    server = _bound(port, Answer)
     thread = threading.Thread(target=server.serve_forever, args=(0.1,), name="endpoint", daemon=True)
     thread.start()
     try:
@@ -70,6 +67,13 @@ def served(running: Running, port: int) -> Iterator[int]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _bound(port: int, answer: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    try:
+        return ThreadingHTTPServer((LOCALHOST, port), answer)
+    except OSError as error:
+        raise OutputError(f"port {port}: cannot be served ({error.strerror}); choose another --health-port") from error
 
 
 def health_document(running: Running) -> bytes:

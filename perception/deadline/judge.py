@@ -38,7 +38,7 @@ class Judge:
         if not is_shadow:
             self._ladder.note(now_ns, missed=late)
         if late and job.model.on_miss is MissPolicy.SKIP:
-            self._give(job, now_ns, Status.SKIPPED, causes=("finished too late",), started_ns=reply.started_ns)
+            self._give(job, Status.SKIPPED, causes=("finished too late",), started_ns=reply.started_ns)
             return
         degraded = Status.DEGRADED if job.causes else Status.ON_TIME
         if reply.result is not None:
@@ -73,26 +73,24 @@ class Judge:
         self._without_own(job, Status.FAULT, why)
 
     def _without_own(self, job: Job, status: Status, why: str | None) -> None:
-        now_ns = time.perf_counter_ns()
         causes = job.causes if why is None else (*job.causes, why)
         last = self._last.get((job.model.name, job.camera_id))
         shadow = job.model.criticality is Criticality.SHADOW
         if job.model.on_miss is MissPolicy.REUSE and last is not None and not shadow:
-            self._give(job, now_ns, Status.STALE, causes=causes, last=last)
+            self._give(job, Status.STALE, causes=causes, last=last)
         else:
-            self._give(job, now_ns, status, causes=causes)
+            self._give(job, status, causes=causes)
 
     def _give(
         self,
         job: Job,
-        now_ns: int,
         status: Status,
         *,
         causes: tuple[str, ...],
         last: _Last | None = None,
         started_ns: int = 0,
     ) -> None:
-        arrival = job.arrival
+        arrival, now_ns = job.arrival, time.perf_counter_ns()
         self._publish(
             FrameResult(
                 frame=arrival.frame,

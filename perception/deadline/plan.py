@@ -71,7 +71,7 @@ class ModelEntry(_Strict):
 
 
 class Settings(_Strict):
-    """How the loop runs; every field has a default that needs no privilege.
+    """How the loop runs; a plan's word goes before the profile's, and every default needs no privilege.
 
     Attributes:
         lanes: engine processes that work side by side.
@@ -97,6 +97,30 @@ class Settings(_Strict):
     fifo_priority: int | None = Field(default=None, ge=1, le=99)
     lock_memory: bool = False
     collect_garbage: bool = False
+
+    @classmethod
+    def of(cls, profile: Profile, **more: object) -> Settings:
+        """What the profile says, and what is said besides.
+
+        Raises:
+            ValueError: a field is unknown or out of its range.
+        """
+        said = profile.runtime
+        if said is None:
+            return cls.model_validate(more)
+        numbers = {
+            "lanes": said.lanes,
+            "pair_window_ms": said.pair_window,
+            "pair_tolerance_ms": said.pair_tolerance,
+            "hang_after_ms": said.hang_after,
+            "fifo_priority": said.fifo_priority,
+        }
+        by_profile: dict[str, object] = {
+            name: quantity.value for name, quantity in numbers.items() if quantity is not None
+        }
+        by_profile |= {"cpus": said.cpus, "lock_memory": said.lock_memory}
+        by_profile |= {} if said.ladder is None else {"ladder": said.ladder}
+        return cls.model_validate({**by_profile, **more})
 
 
 class PlanFile(_Strict):
@@ -206,7 +230,7 @@ def plan_of(
     if shadow is not None:
         name = f"shadow.{shadow.manifest.name}"
         models.append(ModelPlan(name, (shadow,), deadline_ns, criticality=Criticality.SHADOW, score=score))
-    return Plan(tuple(models), settings or Settings())
+    return Plan(tuple(models), settings or Settings.of(package.profile))
 
 
 def load_plan(path: Path, *, opener: Callable[[Path], EnginePackage] = open_package) -> Plan:
@@ -225,7 +249,9 @@ def load_plan(path: Path, *, opener: Callable[[Path], EnginePackage] = open_pack
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: cannot be read ({error}); expected a plan in YAML (docs/runtime.md)") from error
     file = model_from_yaml(PlanFile, text, where=str(path), refusal=_REFUSAL)
-    plan = Plan(tuple(_model(entry, path.parent, opener) for entry in file.models), file.settings)
+    models = tuple(_model(entry, path.parent, opener) for entry in file.models)
+    said = file.settings.model_dump(exclude_unset=True)
+    plan = Plan(models, Settings.of(models[0].packages[0].profile, **said))
     _refuse_other_profiles(plan, path)
     return plan
 

@@ -94,12 +94,14 @@ def _plan_of(arguments: argparse.Namespace) -> Plan:
 
     if arguments.package.suffix in PLAN_SUFFIXES:
         return load_plan(arguments.package, opener=opened)
+    package = opened(arguments.package)
+    said = {name: value for name in ("lanes", "threads") if (value := getattr(arguments, name)) is not None}
     optional = {name: getattr(arguments, name) for name in ("shadow", "fallback")}
     return plan_of(
-        opened(arguments.package),
+        package,
         **{name: opened(path) for name, path in optional.items() if path is not None},
         score=arguments.score,
-        settings=Settings(lanes=arguments.lanes or 1, threads=arguments.threads),
+        settings=Settings.of(package.profile, **said),
     )
 
 

@@ -101,7 +101,7 @@ def _replayed(pipeline: Any) -> None:
 def _peer(python: Path, model: Path) -> list[float]:
     script = Path(__file__).with_name("peer_model_api.py")
     command = [str(python), str(script), str(model), str(CLIP_720P), str(THREADS), "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     seconds: list[float] = json.loads(done.stdout.splitlines()[-1])
     return seconds
 

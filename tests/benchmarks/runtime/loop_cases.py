@@ -115,7 +115,7 @@ def overload(folder: Path, minutes: float) -> list[dict[str, Any]]:
     frames = noise(16)
     seconds = max(10, minutes * 60)
     capacity, _ = seen_in(plan, SteadySource(frames, cameras=1, rate_hz=1000, seconds=seconds))
-    sustained = highest_rate(plan, frames, cameras=1, seconds=5, on_trial=lambda _: None)
+    sustained = highest_rate(plan, frames, cameras=1, seconds=2, on_trial=lambda _: None)
     rate_hz = 2 * (sustained.rate_hz if sustained else 90)
     seen, _ = seen_in(plan, SteadySource(frames, cameras=1, rate_hz=rate_hz, seconds=seconds))
     share = seen.done / capacity.done

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hw_profiles.profile import Profile, load_profile
 from perception.deadline.admission import MOST_UTILISATION, Demand, bounded, utilisation
 from perception.deadline.condition import Condition, Level
 from perception.deadline.jobs import Arrival, Job, Waiting
 from perception.deadline.ladder import Ladder, LadderLimits
-from perception.deadline.plan import Criticality, ModelPlan, Step, load_plan
+from perception.deadline.plan import Criticality, ModelPlan, Settings, Step, load_plan
 from perception.deadline.realtime import RealtimeWish, ask
 from perception.deadline.slots import SeenSlots, Slots
 from perception.errors import SpecError
@@ -263,6 +264,23 @@ def test_a_plan_is_read_with_its_packages(tmp_path: Path) -> None:
     assert not people.wants("rear")
     assert (signs.period_ns, signs.criticality, signs.wants("rear")) == (200 * MS, Criticality.NORMAL, True)
     assert plan.settings.lanes == 2
+
+
+RUNTIME = """
+  lanes: {value: 2, unit: lanes, source: "two clusters of cores"}
+  pair_window: {value: 20, unit: ms, source: "cameras are triggered together"}
+  ladder: [cameras_off]
+  source: "our robot"
+"""
+
+
+def test_a_profile_says_how_the_loop_runs_and_a_plan_goes_before_it() -> None:
+    profile = Profile.from_yaml(load_profile("x86_cpu").to_yaml() + "runtime:" + RUNTIME, where="robot.yaml")
+    assert Profile.from_yaml(profile.to_yaml(), where="again") == profile
+    settings = Settings.of(profile, lanes=1)
+    assert (settings.lanes, settings.pair_window_ms, settings.ladder) == (1, 20, (Step.CAMERAS_OFF,))
+    assert Settings.of(profile).lanes == 2
+    assert Settings.of(load_profile("x86_cpu")) == Settings()
 
 
 @pytest.mark.parametrize(
