@@ -29,7 +29,7 @@ from tests.safety_gates.builders import (
 )
 
 ONE_CLASS_LOST = RIGHT * np.array([1, 1, 1, 1, 1, 1, 0], np.float32)[:, None]
-SLOW_PRODUCTS = 8
+SLOW_PRODUCTS = 12
 SMALL = {"slices": {"least_objects": 30, "least_height_px": 10}}
 
 
@@ -107,7 +107,7 @@ SLOW = ("an engine that is only slow", "streaming.loss")
 def world(tmp_path_factory, labelled_drive):
     """Drawn once."""
     folder = tmp_path_factory.mktemp("world")
-    moving = steady_drive(folder / "moving", frames=80, rate_hz=100.0, moved_px=0.5)
+    moving = steady_drive(folder / "moving", frames=80, rate_hz=200.0, moved_px=0.5)
     return World(labelled_drive, moving, mask_drive(folder / "masks", frames=40))
 
 
