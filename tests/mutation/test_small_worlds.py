@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from perception.engines.engine import Tensors
+from perception.engines.onnxrt import OnnxRuntimeEngine
+from perception.engines.table import ENGINES
 from perception.package import EnginePackage, write_package
 from safety_gates.evidence import KeptEvidence, Shelf
 from safety_gates.gates.streaming import StreamingGate
 from safety_gates.policy import load_policy
 from safety_gates.trial import Case, Trial
 from safety_gates.verdict import Outcome, Verdict, judged
-from tests.mutation.models import blind_below, blind_without_black, slowed
+from tests.mutation.models import blind_below, blind_without_black
 from tests.mutation.road import verdicts
 from tests.mutation.table import Caught, check_page
 from tests.safety_gates.builders import (
@@ -29,8 +33,17 @@ from tests.safety_gates.builders import (
 )
 
 ONE_CLASS_LOST = RIGHT * np.array([1, 1, 1, 1, 1, 1, 0], np.float32)[:, None]
-SLOW_PRODUCTS = 12
+SLOW_S = 0.08
 SMALL = {"slices": {"least_objects": 30, "least_height_px": 10}}
+
+
+class SlowEngine(OnnxRuntimeEngine):
+    """As right as any, and far behind the camera."""
+
+    def infer(self, feeds: Tensors) -> Tensors:
+        """See `Engine.infer`."""
+        time.sleep(SLOW_S)
+        return super().infer(feeds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +55,11 @@ class World:
     masks: tuple[Path, Path]
 
 
-def _repacked(right: EnginePackage, folder: Path, engine: bytes) -> EnginePackage:
+def _repacked(right: EnginePackage, folder: Path, engine: bytes, *, kind: str = "onnxrt") -> EnginePackage:
     files = {name: (right.folder / name).read_bytes() for name in right.manifest.files}
     files[right.manifest.engine.file] = engine
-    return write_package(folder, files, name="harmed", engine=right.manifest.engine, build=right.manifest.build)
+    entry = right.manifest.engine.model_copy(update={"kind": kind})
+    return write_package(folder, files, name="harmed", engine=entry, build=right.manifest.build)
 
 
 def _on_cells(world: World, folder: Path, engine: bytes | None, **roles: EnginePackage) -> Case:
@@ -107,7 +121,7 @@ SLOW = ("an engine that is only slow", "streaming.loss")
 def world(tmp_path_factory, labelled_drive):
     """Drawn once."""
     folder = tmp_path_factory.mktemp("world")
-    moving = steady_drive(folder / "moving", frames=80, rate_hz=200.0, moved_px=0.5)
+    moving = steady_drive(folder / "moving", frames=80, rate_hz=100.0, moved_px=0.5)
     return World(labelled_drive, moving, mask_drive(folder / "masks", frames=40))
 
 
@@ -127,10 +141,11 @@ def test_the_gate_catches_the_fault_and_passes_the_unharmed_twin(world, table, t
     assert twin.outcome is Outcome.PASSED, (twin.measured, twin.why)
 
 
-def test_a_slow_engine_loses_streaming_accuracy_and_no_other(world, table, tmp_path):
+def test_a_slow_engine_loses_streaming_accuracy_and_no_other(world, table, tmp_path, monkeypatch):
     drive, labels = world.moving
     right = package(tmp_path / "right")
-    slow = _repacked(right, tmp_path / "slow", slowed(detector_file(), products=SLOW_PRODUCTS))
+    monkeypatch.setitem(ENGINES, "slow", (__name__, SlowEngine.__name__))
+    slow = _repacked(right, tmp_path / "slow", detector_file(), kind="slow")
     quick, late = (
         Case(each, drive, labels=labels, reference=package(tmp_path / "float"), timing=(drive,))
         for each in (right, slow)
