@@ -71,11 +71,12 @@ class GroupMatches:
             times = draws[rows, self.frames]
             rights = np.cumsum(times * self.right[0], axis=1)
             given = np.maximum(rights + np.cumsum(times * self.wrong[0], axis=1), 1)
-            best = np.maximum.accumulate((rights / given)[:, ::-1], axis=1)[:, ::-1]
-            for row, count in enumerate(to_find[rows]):
-                if count:
-                    reached = np.searchsorted(rights[row] / count, RECALLS)
-                    figures[first + row] = np.append(best[row], 0.0)[reached].mean()
+            best = np.zeros((len(times), times.shape[1] + 1))
+            best[:, :-1] = np.maximum.accumulate((rights / given)[:, ::-1], axis=1)[:, ::-1]
+            recalls = rights / np.maximum(to_find[rows, None], 1)
+            reached = np.stack([np.searchsorted(row, RECALLS) for row in recalls])
+            means = np.take_along_axis(best, reached, axis=1).mean(axis=1)
+            figures[rows] = np.where(to_find[rows] > 0, means, np.nan)
         return figures
 
 

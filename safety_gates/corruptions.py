@@ -31,10 +31,14 @@ DIRT_COVER = (0.04, 0.08, 0.14, 0.22, 0.32)  # of the lens
 
 FAR_M = 60.0  # what stands above the horizon is taken to be this far
 GAMMA = 2.2
+STACK_RADIUS = 2.0  # of a stack blur, in sigmas of the Gaussian it comes close to
+STREAK_LIGHT = 0.6
 FOG_GREY, DIRT_BGR = 200, (45, 55, 62)
 ROOM_PX = 64  # layers are larger than the picture by this and start elsewhere on every picture
 
 Pixels = NDArray[np.uint8]
+Layer = tuple[Pixels, NDArray[np.float32], NDArray[np.float32]]
+"""What lies before the scene, the share of the scene that is seen, and the share of the layer."""
 Corruption = Callable[[Pixels, int, np.random.Generator], Pixels]
 
 
@@ -53,13 +57,15 @@ def corrupted(pixels: Pixels, kind: str, severity: int, *, number: int) -> Pixel
 
 def _noise(pixels: Pixels, step: int, generator: np.random.Generator) -> Pixels:
     """Grain of a sensor in the dark: independent Gaussian noise on every value."""
-    grain = _grain(*pixels.shape[:2], NOISE_SIGMA[step])
-    return _uint8(cv2.add(pixels, _somewhere(grain, pixels, generator), dtype=cv2.CV_8U))
+    place = _somewhere(pixels, generator)
+    brighter, darker = _grain(*pixels.shape[:2], NOISE_SIGMA[step])
+    return _uint8(cv2.subtract(cv2.add(pixels, brighter[place]), darker[place]))
 
 
 def _blur(pixels: Pixels, step: int, _: np.random.Generator) -> Pixels:
     """Out of focus."""
-    return _uint8(cv2.GaussianBlur(pixels, (0, 0), BLUR_SIGMA_PX[step] * pixels.shape[0] / 720))
+    radius_px = round(BLUR_SIGMA_PX[step] * STACK_RADIUS * pixels.shape[0] / 720)
+    return _uint8(cv2.stackBlur(pixels, (2 * radius_px + 1,) * 2))
 
 
 def _brightness(pixels: Pixels, step: int, generator: np.random.Generator) -> Pixels:
@@ -83,21 +89,19 @@ def _jpeg(pixels: Pixels, step: int, _: np.random.Generator) -> Pixels:
 
 def _fog(pixels: Pixels, step: int, _: np.random.Generator) -> Pixels:
     """Light scattered on its way (Koschmieder 1924), by the distance that a flat road has at each row."""
-    clear = _clearness(*pixels.shape[:2], VISIBILITY_M[step])
-    return _uint8(cv2.blendLinear(pixels, np.full_like(pixels, FOG_GREY), clear, 1 - clear))
+    return _uint8(cv2.blendLinear(pixels, *_fog_before(*pixels.shape[:2], VISIBILITY_M[step])))
 
 
 def _rain(pixels: Pixels, step: int, generator: np.random.Generator) -> Pixels:
     """Streaks of falling drops before a duller scene (Garg & Nayar 2007, "Vision and rain")."""
-    streaks = _streaks(*pixels.shape[:2], STREAKS[step])
-    return _uint8(cv2.addWeighted(pixels, 1 - 0.06 * (step + 1), _somewhere(streaks, pixels, generator), 0.6, 0))
+    duller = np.round(np.arange(256) * (1 - 0.06 * (step + 1))).astype(np.uint8)
+    streaks = _streaks(*pixels.shape[:2], STREAKS[step])[_somewhere(pixels, generator)]
+    return _uint8(cv2.add(cv2.LUT(pixels, duller), streaks))
 
 
 def _lens_dirt(pixels: Pixels, step: int, _: np.random.Generator) -> Pixels:
     """Splashes on the glass: out of focus, and in the same place on every picture."""
-    clear = _clean_glass(*pixels.shape[:2], DIRT_COVER[step])
-    dirt = np.broadcast_to(np.array(DIRT_BGR, np.uint8), pixels.shape)
-    return _uint8(cv2.blendLinear(pixels, np.ascontiguousarray(dirt), clear, 1 - clear))
+    return _uint8(cv2.blendLinear(pixels, *_dirt_before(*pixels.shape[:2], DIRT_COVER[step])))
 
 
 CORRUPTIONS: Mapping[str, Corruption] = {
@@ -113,20 +117,22 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 
 
 @lru_cache(maxsize=len(SEVERITIES))
-def _grain(height_px: int, width_px: int, sigma: float) -> NDArray[np.int16]:
-    generator = np.random.default_rng(0)
+def _grain(height_px: int, width_px: int, sigma: float) -> tuple[Pixels, Pixels]:
+    """What is to be added, and what is to be taken away: each value has one of the two."""
     shape = (height_px + ROOM_PX, width_px + ROOM_PX, 3)
-    return np.round(generator.standard_normal(shape, np.float32) * sigma).astype(np.int16)
+    grain = np.round(np.random.default_rng(0).standard_normal(shape, np.float32) * sigma)
+    return _uint8(np.clip(grain, 0, 255)), _uint8(np.clip(-grain, 0, 255))
 
 
 @lru_cache(maxsize=len(SEVERITIES))
-def _clearness(height_px: int, width_px: int, visibility_m: float) -> NDArray[np.float32]:
-    """(H, W) share of its own light that arrives from what is seen at a pixel, in patches of denser and thinner fog."""
+def _fog_before(height_px: int, width_px: int, visibility_m: float) -> Layer:
+    """Fog in denser and thinner patches: what is seen at a pixel keeps a share of its own light."""
     below_horizon = np.maximum(np.arange(height_px) / height_px - 0.5, 1e-6)
     distance_m = np.minimum(FAR_M, 2.25 / below_horizon)  # a camera 1.5 m up, 1.5 picture heights of focal length
     patches = cv2.resize(np.random.default_rng(1).uniform(0.7, 1.3, (4, 7)).astype(np.float32), (width_px, height_px))
     depth = 3.912 / visibility_m * distance_m[:, None] * patches  # 2 % of the contrast is left at the visibility
-    return np.asarray(np.exp(-depth), np.float32)
+    clear = np.asarray(np.exp(-depth), np.float32)
+    return np.full((height_px, width_px, 3), FOG_GREY, np.uint8), clear, 1 - clear
 
 
 @lru_cache(maxsize=len(SEVERITIES))
@@ -139,24 +145,26 @@ def _streaks(height_px: int, width_px: int, count: int) -> Pixels:
     for start, length_px, grey in zip(starts, lengths_px, generator.integers(120, 256, count), strict=True):
         end = start + length_px * np.array([0.18, 1.0])
         cv2.line(layer, _point(start), _point(end), (int(grey),) * 3, max(1, round(1.4 * scale)), cv2.LINE_AA)
-    return _uint8(cv2.GaussianBlur(layer, (0, 0), max(0.4, 0.7 * scale)))
+    return _uint8(cv2.GaussianBlur(layer, (0, 0), max(0.4, 0.7 * scale)) * STREAK_LIGHT)
 
 
 @lru_cache(maxsize=len(SEVERITIES))
-def _clean_glass(height_px: int, width_px: int, cover: float) -> NDArray[np.float32]:
-    """(H, W) 1 where the lens is clean, towards 0 under a splash."""
+def _dirt_before(height_px: int, width_px: int, cover: float) -> Layer:
+    """Splashes: where the lens is clean the picture stands, under a splash next to nothing of it."""
     generator = np.random.default_rng(3)
     dirt = np.zeros((height_px, width_px), np.float32)
     while dirt.mean() < cover:
         centre = _point(generator.uniform((0, 0), (width_px, height_px)))
         cv2.circle(dirt, centre, max(2, round(generator.uniform(0.01, 0.06) * height_px)), 1.0, cv2.FILLED)
-    return 1 - 0.95 * np.asarray(cv2.GaussianBlur(dirt, (0, 0), max(1.0, height_px / 110)), np.float32)
+    hidden = 0.95 * np.asarray(cv2.GaussianBlur(dirt, (0, 0), max(1.0, height_px / 110)), np.float32)
+    splash = np.broadcast_to(np.array(DIRT_BGR, np.uint8), (height_px, width_px, 3))
+    return np.ascontiguousarray(splash), 1 - hidden, hidden
 
 
-def _somewhere(layer: NDArray[np.generic], pixels: Pixels, generator: np.random.Generator) -> NDArray[np.generic]:
+def _somewhere(pixels: Pixels, generator: np.random.Generator) -> tuple[slice, slice]:
     """A part of a larger layer, as large as the picture."""
     top, left = generator.integers(0, ROOM_PX, 2)
-    return layer[top : top + pixels.shape[0], left : left + pixels.shape[1]]
+    return slice(top, top + pixels.shape[0]), slice(left, left + pixels.shape[1])
 
 
 def _point(xy: NDArray[np.float64]) -> tuple[int, int]:

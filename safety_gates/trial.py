@@ -28,6 +28,7 @@ from perception.terminal import Step, Terminal
 from safety_gates.conditions import Conditions, DataSet, Subject
 from safety_gates.evidence import ArrayMap, Evidence, KeptEvidence, Shelf
 from safety_gates.gates.table import settings_of
+from safety_gates.readable import require_pictures
 from safety_gates.result_log import FrameKey, ResultLog
 from safety_gates.truth import Truth, read_truth, require_labelled_frame
 
@@ -100,6 +101,8 @@ class Trial:
         timing = [DataSet.of(_path_of(path), SourceError) for path in case.timing]
         self.timing = DataSet.together(timing) if timing else self.recording
         self.labels = None if case.labels is None else DataSet.of(case.labels, LabelError)
+        for path in (case.recording, *case.timing):
+            require_pictures(_path_of(path))
         self.truth = _truth_of(case)
         for other in (case.reference, case.last_release):
             if other is not None:

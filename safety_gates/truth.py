@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from compile.class_map import ClassMap
 from compile.labels import FrameIdentity, LabelledFrame, LabelledMask, Labels, read_masks, read_objects
+from perception.errors import LabelError
 from perception.model_spec import ModelSpec
 from perception.sources.table import open_source
 from safety_gates.result_log import FrameKey
@@ -42,6 +43,7 @@ def read_truth(labels: Path, class_map: Path | None, spec: ModelSpec) -> Truth:
         return Truth(read_masks(labels), chosen)
     objects = read_objects(labels)
     chosen.require_label_classes(_class_names(objects.frames.values()), where=str(labels))
+    _require_objects(objects, chosen)
     return Truth(objects, chosen)
 
 
@@ -59,6 +61,17 @@ def require_labelled_frame(truth: Truth, recording: Path, limit: int | None) -> 
                 return
             seen.append(FrameKey.of(frame))
     truth.of_all(seen)
+
+
+def _require_objects(labels: Labels[LabelledFrame], class_map: ClassMap) -> None:
+    asked = {name for group in class_map.groups.values() for name in group.labels}
+    for frame in labels.frames.values():
+        if any(each.class_name in asked and class_map.asks_for(each) for each in frame.objects):
+            return
+    raise LabelError(
+        f"{labels.path}: labels no object of {', '.join(class_map.groups)} in {len(labels.frames)} frames that is "
+        "large and visible enough to be asked for; give labels of what the model detects"
+    )
 
 
 def _class_names(frames: Iterable[LabelledFrame]) -> set[str]:

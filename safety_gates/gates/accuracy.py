@@ -108,8 +108,9 @@ def class_figures(evidence: KeptEvidence, *, all_at_once: bool = False) -> tuple
     frames = evidence.evidence.samples
     sampled = "frames" if evidence.evidence.values["task"] == "segmentation" else "objects"
     confidence = simultaneous_confidence(sum(count > 0 for count in samples)) if all_at_once else CONFIDENCE
-    intervals = bootstrap_intervals(figures, frames, confidence)
-    rows = zip(_group_names(evidence), figures(np.ones(frames, np.int64)), samples, intervals, strict=True)
+    intervals = intervals_of_shares(figures(bootstrap_draws(frames, confidence)), frames, confidence)
+    once = np.ones((1, frames), np.int64)
+    rows = zip(_group_names(evidence), figures(once)[0], samples, intervals, strict=True)
     return tuple(
         ClassFigure(name, Measured(float(got), count, sampled, interval, evidence=evidence.sha256))
         for name, got, count, interval in rows
@@ -118,14 +119,14 @@ def class_figures(evidence: KeptEvidence, *, all_at_once: bool = False) -> tuple
 
 
 def _by_class(evidence: KeptEvidence) -> tuple[list[int], Callable[[Draws], NDArray[np.float64]]]:
-    """How many samples each class has, and the figures of all classes over drawn frames."""
+    """How many samples each class has, and (R, K) the figures of all classes over each of (R, F) draws."""
     if evidence.evidence.values["task"] == "segmentation":
         masks = mask_matches(evidence)
         counts = [int(np.count_nonzero(group.labelled)) for group in masks.groups.values()]
-        return counts, lambda draws: _array(masks.accuracy(draws).groups.values())
+        return counts, lambda draws: np.array([_array(masks.accuracy(draw).groups.values()) for draw in draws])
     groups = list(detection_matches(evidence).groups.values())
     counts = [int(group.labelled.sum()) for group in groups]
-    return counts, lambda draws: _array(group.average_precision(draws, ious=1)[0] for group in groups)
+    return counts, lambda draws: np.stack([group.ap50_of_draws(draws) for group in groups], axis=1)
 
 
 def detection_matches(evidence: KeptEvidence) -> DetectionMatches:

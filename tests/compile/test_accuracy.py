@@ -10,6 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from compile.accuracy import agreement, drift, match_detections, match_masks
+from compile.average_precision import GroupMatches
 from compile.class_map import ClassGroup, ClassMap
 from compile.labels import LabelledFrame, LabelledMask, LabelledObject
 from perception.errors import LabelError
@@ -365,3 +366,21 @@ def test_masks_drift_by_the_share_of_pixels_that_differ():
 def test_drift_between_boxes_and_masks_is_refused():
     with pytest.raises(ValueError, match="detections from one engine and a mask from the other"):
         drift([detections(("car", 0.9, BOX))], [SegmentationMap(np.zeros((4, 5), np.uint8), 5, 4)])
+
+
+def test_figures_of_many_draws_are_those_of_each():
+    """The fast way over all draws at once gives what `average_precision` gives for each of them."""
+    generator = np.random.default_rng(11)
+    detections, frames = 300, 20
+    right = generator.random((1, detections)) < 0.6
+    group = GroupMatches(
+        generator.integers(0, frames, detections),
+        right,
+        ~right & (generator.random((1, detections)) < 0.9),
+        generator.integers(0, 20, frames),
+    )
+    draws = generator.multinomial(frames, np.full(frames, 1 / frames), size=24).astype(np.int64)
+    draws[0, group.labelled > 0] = 0
+    expected = [group.average_precision(draw, ious=1)[0] for draw in draws]
+    np.testing.assert_allclose(group.ap50_of_draws(draws), expected, rtol=0, atol=1e-12)
+    assert np.isnan(group.ap50_of_draws(draws)[0])

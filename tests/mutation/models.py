@@ -37,36 +37,6 @@ def convolution_biases(model: bytes) -> list[str]:
     return [node.input[2] for node in graph.node if node.op_type == "Conv" and len(node.input) > 2]
 
 
-def slowed(model: bytes, *, products: int, side: int = 768) -> bytes:
-    """The same model, bit for bit in what it says, that multiplies large matrices for nothing on every frame."""
-    graph = onnx.load_from_string(model)
-    inputs, output = graph.graph.input[0].name, graph.graph.output[0].name
-    _rename_output(graph.graph, output, "quick")
-    weights = np.eye(side, dtype=np.float32)[:, ::-1]
-    graph.graph.initializer.extend(
-        [
-            numpy_helper.from_array(np.ascontiguousarray(weights), "idle_weights"),
-            numpy_helper.from_array(np.array([side, side], np.int64), "idle_shape"),
-            numpy_helper.from_array(np.float32(0), "nothing"),
-            numpy_helper.from_array(np.array([1], np.int64), "one"),
-        ]
-    )
-    nodes = [
-        helper.make_node("ReduceMax", [inputs], ["idle_seed"], keepdims=0),
-        helper.make_node("Expand", ["idle_seed", "idle_shape"], ["idle_0"]),
-    ]
-    nodes += [
-        helper.make_node("MatMul", [f"idle_{step}", "idle_weights"], [f"idle_{step + 1}"]) for step in range(products)
-    ]
-    nodes += [
-        helper.make_node("ReduceMax", [f"idle_{products}"], ["idle_end"], keepdims=0),
-        helper.make_node("Mul", ["idle_end", "nothing"], ["idle_nothing"]),
-        helper.make_node("Add", ["quick", "idle_nothing"], [output]),
-    ]
-    graph.graph.node.extend(nodes)
-    return graph.SerializeToString()
-
-
 def _rename_output(graph: onnx.GraphProto, old: str, new: str) -> None:
     for node in graph.node:
         node.output[:] = [new if name == old else name for name in node.output]

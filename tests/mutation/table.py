@@ -46,7 +46,7 @@ def check_page(section: str, rows: Mapping[str, Caught]) -> None:
     if os.environ.get(WRITE) == "1":
         table = HEADER + "".join(each.row() for each in rows.values())
         before = old[: old.index("| planted fault")] if "| planted fault" in old else old
-        PAGE.write_text(text.replace(old, before + table + ("\n" if end >= 0 else "")))
+        PAGE.write_text(text.replace(old, before.rstrip() + "\n\n" + table + ("\n" if end >= 0 else "")))
         return
     named = re.findall(r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \| [^|]+ \|$", old, flags=re.MULTILINE)[1:]
     assert named == [(each.fault, each.aimed) for each in rows.values()], f"write it again with {WRITE}=1"

@@ -183,4 +183,4 @@ def test_an_output_folder_that_cannot_be_written_is_told(bench, capsys):
 
 def test_only_the_first_frames_are_tried_when_asked(bench):
     assert bench.gate("--frames", "20") == 3
-    assert next(v for v in bench.judgement()["verdicts"] if v["claim"] == "latency.deadline")["samples"] == 20
+    assert next(v for v in bench.judgement()["verdicts"] if v["claim"] == "regression.reference")["samples"] == 20

@@ -347,6 +347,25 @@ class TestMisfits:
         match = "class tank is neither asked for nor ignored"
         self._refused(tmp_path, LabelError, match, package=right, recording=pictures, labels=other)
 
+    def test_labels_without_an_object_that_is_asked_for(self, tmp_path, right, short_drive):
+        pictures, labels = short_drive
+        empty = tmp_path / "empty"
+        shutil.copytree(labels, empty)
+        for file in empty.glob("*.txt"):
+            file.write_text("DontCare -1 -1 -10 0 0 16 16 -1 -1 -1 -1000 -1000 -1000 -10\n")
+        match = "labels no object of car, person in 60 frames"
+        self._refused(tmp_path, LabelError, match, package=right, recording=pictures, labels=empty)
+
+    def test_a_picture_that_is_none(self, tmp_path, right, short_drive):
+        pictures = tmp_path / "pictures"
+        shutil.copytree(short_drive[0], pictures)
+        (pictures / "000041.png").write_bytes(b"half a download")
+        self._refused(tmp_path, SourceError, r"000041\.png: is no readable picture", package=right, recording=pictures)
+
+    def test_a_last_release_of_the_first_release(self, tmp_path, right, short_drive):
+        case = {"package": right, "recording": short_drive[0], "last_release": right, "first_release": True}
+        self._refused(tmp_path, PackageError, "say one", **case)
+
     def test_a_class_map_for_another_model(self, tmp_path, right, short_drive):
         pictures, labels = short_drive
         path = tmp_path / "map.yaml"

@@ -81,6 +81,22 @@ def test_a_profile_number_of_another_unit_is_refused():
     _refused(_yaml(ratio), "profile.deadline_ms is in 'ms', the claim is in 'ratio'")
 
 
+@pytest.mark.parametrize(
+    ("measuring", "match"),
+    [
+        ({"vibes": {"pictures": 3}}, "measuring: gate 'vibes' is unknown"),
+        ({"robustness": {"colour": 3}}, "gate robustness has no setting 'colour', expected one of pictures"),
+        ({"parity": {"pictures": 3}}, "gate parity has no setting 'pictures', expected none"),
+        ({"robustness": {"pictures": "many"}}, "measuring.robustness.pictures"),
+        ({"robustness": {"pictures": 0}}, "measuring.robustness.pictures"),
+        ({"robustness": {"pictures": float("inf")}}, "robustness.pictures is inf, expected a finite number"),
+    ],
+)
+def test_a_setting_that_no_gate_has_is_refused(measuring, match):
+    text = yaml.safe_dump({**yaml.safe_load(_yaml(LIMIT)), "measuring": measuring})
+    _refused(text, match)
+
+
 def test_an_empty_policy_is_refused():
     _refused(_yaml(), "has no limit, expected at least one")
 

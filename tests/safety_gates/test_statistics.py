@@ -9,12 +9,15 @@ import pytest
 
 from safety_gates.statistics import (
     LEAST_FRAMES,
+    bootstrap_draws,
     bootstrap_intervals,
     clustered_proportion_interval,
+    paired_loss_interval,
     percentile,
     percentile_interval,
     proportion_interval,
     samples_for_percentile,
+    simultaneous_confidence,
 )
 
 REPETITIONS = 600
@@ -146,3 +149,59 @@ def test_the_bootstrap_is_repeatable_and_leaves_undefined_draws_out():
     some, nothing = bootstrap_intervals(shares, 40)
     assert (some.low, some.high) == (0.0, 1.0)
     assert (nothing.low, nothing.high) == (-math.inf, math.inf)
+
+
+def test_intervals_of_several_parts_hold_all_at_once():
+    """Ten slices, each by itself right 95 times in 100, would hold together in 60."""
+    generator = np.random.default_rng(5)
+    truths = np.linspace(0.5, 0.95, 10)
+    together, alone = [], []
+    for _ in range(REPETITIONS):
+        found = generator.binomial(80, truths)
+        for confidence, holds in ((simultaneous_confidence(10), together), (0.95, alone)):
+            intervals = [proportion_interval(count, 80, confidence) for count in found]
+            holds.append(all(i.low <= truth <= i.high for i, truth in zip(intervals, truths, strict=True)))
+    assert _coverage(together) >= 0.95 - MONTE_CARLO
+    assert _coverage(alone) < 0.9  # the plant: what looking at ten slices would hide
+
+
+@pytest.mark.parametrize(("lost", "won"), [(0.06, 0.02), (0.0, 0.0), (0.01, 0.01)])
+def test_paired_losses_hold_the_truth_where_objects_of_a_frame_are_lost_together(lost, won):
+    generator = np.random.default_rng(6)
+    holds = []
+    for _ in range(REPETITIONS // 2):
+        trials = generator.integers(1, 9, size=60)
+        chances = [generator.beta(share * 8, (1 - share) * 8, 60) if share else np.zeros(60) for share in (lost, won)]
+        losses, wins = (generator.binomial(trials, chance) for chance in chances)
+        interval = paired_loss_interval(losses, wins, trials)
+        holds.append(interval.low <= lost - won <= interval.high)
+    assert _coverage(holds) >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / (REPETITIONS // 2))
+
+
+def test_the_paired_bootstrap_holds_a_difference_that_two_separate_intervals_could_not_show():
+    """Two engines on the same 80 frames, hard and easy ones: what is drawn for one is drawn for the other."""
+    generator = np.random.default_rng(7)
+    holds, widths, separate = [], [], []
+    for repetition in range(REPETITIONS // 4):
+        trials = generator.integers(2, 9, size=80)
+        hard = generator.beta(4, 1, size=80)
+        theirs = generator.binomial(trials, hard)
+        ours = theirs - generator.binomial(theirs, 0.05)
+        statistics = [lambda drawn, s=side, t=trials: drawn @ s / (drawn @ t) for side in (theirs, ours)]
+        (interval,) = bootstrap_intervals(
+            lambda drawn, s=statistics: np.array([s[0](drawn) - s[1](drawn)]), 80, seed=repetition, lowest=-1.0
+        )
+        each = [
+            bootstrap_intervals(lambda d, one=one: np.array([one(d)]), 80, seed=repetition)[0] for one in statistics
+        ]
+        holds.append(interval.low <= 0.05 * 0.8 <= interval.high)
+        widths.append(interval.high - interval.low)
+        separate.append(each[0].high - each[1].low - (each[0].low - each[1].high))
+    assert _coverage(holds) >= 0.93 - 3 * math.sqrt(0.93 * 0.07 / (REPETITIONS // 4))
+    assert np.median(widths) < np.median(separate) / 2
+
+
+def test_tails_that_are_asked_for_hold_draws():
+    assert len(bootstrap_draws(40)) == 1000
+    assert len(bootstrap_draws(40, simultaneous_confidence(20))) >= 4000
+    assert (bootstrap_draws(40).sum(axis=1) == 40).all()

@@ -1,0 +1,53 @@
+"""Which result is in use at which instant, played by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from safety_gates.gates.streaming import newest_finished
+from safety_gates.result_log import FrameKey
+
+MS = 1_000_000
+
+
+def _frames(*instants_ms, cameras=("front",)):
+    order = [(at, camera) for at in instants_ms for camera in cameras]
+    return [FrameKey(camera, i, str(i), 64, 64, at * MS) for i, (at, camera) in enumerate(order)]
+
+
+def _newest(frames, *durations_ms):
+    return newest_finished(frames, np.array(durations_ms) * MS).tolist()
+
+
+@pytest.mark.parametrize(
+    ("duration_ms", "newest"),
+    [
+        (0, [0, 1, 2, 3, 4]),  # done at the instant itself
+        (9, [-1, 0, 1, 2, 3]),  # one frame old
+        (10, [-1, 0, 1, 2, 3]),  # done exactly when the next is asked for
+        (11, [-1, -1, 0, 1, 2]),  # just too late: two frames old
+        (25, [-1, -1, -1, 0, 0]),  # frame 1 gave way to frame 2, which is done at 50
+    ],
+)
+def test_a_slow_engine_answers_with_older_frames(duration_ms, newest):
+    assert _newest(_frames(0, 10, 20, 30, 40), duration_ms) == newest
+
+
+def test_an_unread_frame_gives_way_to_its_cameras_next():
+    assert _newest(_frames(0, 10, 20, 30, 40, 50, 60), 35) == [-1, -1, -1, -1, 0, 0, 0]
+    assert _newest(_frames(0, 10, 20, 30, 40, 50, 60, 70), 35)[-1] == 3
+
+
+def test_one_stall_delays_the_frames_behind_it():
+    assert _newest(_frames(0, 10, 20, 30, 40, 50), 5, 25, 5) == [-1, 0, 0, 0, 3, 4]
+
+
+def test_two_cameras_share_the_engine_and_each_sees_its_own_results():
+    frames = _frames(0, 10, 20, cameras=("left", "right"))
+    assert _newest(frames, 4) == [-1, -1, 0, 1, 2, 3]
+    assert _newest(frames, 8) == [-1, -1, 0, -1, 0, 1]
+
+
+def test_without_frames_nothing_is_in_use():
+    assert _newest([], 5) == []
