@@ -19,11 +19,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from compile.backends.half_types import with_half_types
 from compile.backends.tensorrt_graph import with_float_weights
 from compile.backends.tensorrt_log import BuildEvents, error_of, nodes_named
 from perception.engines.engine import Tensors
 from perception.engines.trt_versions import Traits, traits_of
-from perception.errors import EngineError, ModelError
+from perception.errors import EngineError
 from perception.files import json_bytes, write_atomically
 
 ENGINE_FILE = "engine.plan"
@@ -100,8 +101,7 @@ def build(model: onnx.ModelProto, options: BuildOptions, *, device: str, advance
     cache = options.cache_folder and options.cache_folder / cache_name(device, traits.version)
     with tempfile.TemporaryDirectory(prefix="tollgate-trt-") as name:
         folder = Path(name)
-        given = model if traits.integer_weights else with_float_weights(model)
-        (folder / "model.onnx").write_bytes(given.SerializeToString())
+        (folder / "model.onnx").write_bytes(as_wanted(model, options, traits).SerializeToString())
         (folder / "options.json").write_bytes(json_bytes(settings))
         if cache and cache.is_file():
             (folder / "timing.cache").write_bytes(cache.read_bytes())
@@ -113,21 +113,25 @@ def build(model: onnx.ModelProto, options: BuildOptions, *, device: str, advance
         return (folder / ENGINE_FILE).read_bytes()
 
 
+def as_wanted(model: onnx.ModelProto, options: BuildOptions, traits: Traits) -> onnx.ModelProto:
+    """The model as the release reads it: how it takes integer weights, and who says what is FP16.
+
+    Raises:
+        ModelError: FP16 cannot be written into the model.
+    """
+    if not traits.integer_weights:
+        return with_float_weights(model)
+    return with_half_types(model) if options.half and traits.precision == "typed" else model
+
+
 def worker_options(model: onnx.ModelProto, options: BuildOptions, traits: Traits) -> dict[str, object]:
     """What the worker is told.
 
     Raises:
-        ModelError: FP16 is asked for where the ONNX file alone decides, and it has no FP16 tensor.
         EngineError: an option this release does not have.
     """
     if options.version_compatible and not traits.version_compatible:
         raise EngineError(f"version_compatible: TensorRT {traits.version} cannot, expected 8.6 or newer; leave it out")
-    half_typed = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
-    if options.half and traits.precision == "typed" and not half_typed:
-        raise ModelError(
-            f"model: all float32, but TensorRT {traits.version} computes in the types of the ONNX file and FP16 was "
-            "asked for; give a model with FP16 weights and casts"
-        )
     quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
     flags = traits.builder_flags(half=options.half, quantized=quantized)
     return {
