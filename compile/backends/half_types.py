@@ -199,5 +199,5 @@ def _survives(tensor: onnx.TensorProto) -> bool:
     if not np.array_equal(np.isfinite(values), np.isfinite(rounded)):
         return False
     finite = np.isfinite(values)
-    lost = np.abs(rounded - values, where=finite, out=np.zeros_like(values))
+    lost = np.abs(rounded[finite] - values[finite])
     return bool(lost.max(initial=0.0) <= _SURVIVES * np.abs(values[finite]).max(initial=0.0))
