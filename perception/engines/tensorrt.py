@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
-import pycuda.driver as cuda
 from numpy.typing import NDArray
 
 from perception.engines.cuda_device import CudaDevice, pinned
@@ -19,6 +18,7 @@ from perception.engines.trt_versions import traits_of
 from perception.errors import EngineError
 
 try:
+    import pycuda.driver as cuda
     import tensorrt as trt
 except ImportError as error:  # pragma: no cover - exercised by an environment without the extra
     raise EngineError(
