@@ -20,7 +20,7 @@ import onnx
 from numpy.typing import NDArray
 
 from compile.backends.half_types import with_half_types
-from compile.backends.tensorrt_graph import with_float_weights
+from compile.backends.tensorrt_graph import has_sparse_weights, with_float_weights
 from compile.backends.tensorrt_log import BuildEvents, error_of, nodes_named
 from perception.engines.engine import Tensors
 from perception.engines.trt_versions import Traits, traits_of
@@ -29,6 +29,10 @@ from perception.files import json_bytes, write_atomically
 
 ENGINE_FILE = "engine.plan"
 _GIB = 1 << 30
+_TOLD = {
+    "step": "{phase} {step}/{steps}",
+    "fallback": "layer {layer} ({kind}) runs on the GPU: the DLA cannot",
+}
 
 Advance = Callable[[str], None]
 
@@ -42,6 +46,9 @@ class BuildOptions:
         level: builder optimization level, 0 (fast build) to 5 (fast engine).
         workspace_bytes: memory the builder may use for a layer's scratch space.
         version_compatible: the plan also opens with newer TensorRT releases; it then carries code for the host.
+        hardware_compatible: the plan also opens on other GPUs from Ampere on, for some of its speed.
+        dla_core: run what the deep learning accelerator of that number can on it, the rest on the GPU; None: all on
+            the GPU.
         tf32: let float32 matrix products round to 19 bits; off, float32 means float32.
         cache_folder: keep timings there, a file for each GPU and TensorRT; None keeps none.
     """
@@ -50,6 +57,8 @@ class BuildOptions:
     level: int = 3
     workspace_bytes: int = 4 * _GIB
     version_compatible: bool = False
+    hardware_compatible: bool = False
+    dla_core: int | None = None
     tf32: bool = False
     cache_folder: Path | None = None
 
@@ -90,7 +99,7 @@ def build(model: onnx.ModelProto, options: BuildOptions, *, device: str, advance
         model: float, or with QuantizeLinear and DequantizeLinear where integers are wanted; static shapes.
         options: how.
         device: name of the GPU, for the timing cache.
-        advance: told each step of the builder that it reports.
+        advance: told each step of the builder that it reports, and each layer that a DLA leaves to the GPU.
 
     Raises:
         ModelError: TensorRT refuses a node, which is named.
@@ -130,13 +139,19 @@ def worker_options(model: onnx.ModelProto, options: BuildOptions, traits: Traits
     Raises:
         EngineError: an option this release does not have.
     """
-    if options.version_compatible and not traits.version_compatible:
-        raise EngineError(f"version_compatible: TensorRT {traits.version} cannot, expected 8.6 or newer; leave it out")
+    for name in ("version_compatible", "hardware_compatible"):
+        if getattr(options, name) and not getattr(traits, name):
+            raise EngineError(f"{name}: TensorRT {traits.version} cannot, expected 8.6 or newer; leave it out")
     quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    if options.dla_core is not None and not (options.half or quantized):
+        raise EngineError("dla_core: a DLA computes in FP16 and INT8, got float32 alone; allow FP16 or quantize")
+    wanted = {"VERSION_COMPATIBLE": options.version_compatible, "SPARSE_WEIGHTS": has_sparse_weights(model.graph)}
     flags = traits.builder_flags(half=options.half, quantized=quantized)
     return {
-        "flags": [*flags, *(("VERSION_COMPATIBLE",) if options.version_compatible else ())],
-        "level": options.level,
+        "flags": [*flags, *(flag for flag, is_wanted in wanted.items() if is_wanted)],
+        "level": options.level if traits.builder_levels else None,
+        "hardware_compatible": options.hardware_compatible,
+        "dla_core": options.dla_core,
         "workspace_bytes": options.workspace_bytes,
         "tf32": options.tf32,
     }
@@ -205,8 +220,8 @@ def _work(folder: Path, verb: str, advance: Advance) -> tuple[int, list[dict[str
             for line in worker.stdout or ():
                 event = _event(line)
                 events.append(event)
-                if event["event"] == "step":
-                    advance(f"{event['phase']} {event['step']}/{event['steps']}")
+                if event["event"] in _TOLD:
+                    advance(_TOLD[str(event["event"])].format_map(event))
         except BaseException:
             worker.kill()
             raise

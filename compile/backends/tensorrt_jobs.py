@@ -44,7 +44,9 @@ def build(folder: Path) -> int:
             error = parser.get_error(number)
             tell(event="refused", message=error.desc(), node=error.node(), code=str(error.code()))
         return 1
-    config = _config(builder, options, log)
+    config = _config(builder, options)
+    if options["dla_core"] is not None:
+        _place_on_dla(network, config, options["dla_core"])
     cache = config.create_timing_cache(_content(folder / "timing.cache"))
     config.set_timing_cache(cache, False)
     plan = builder.build_serialized_network(network, config)
@@ -55,9 +57,12 @@ def build(folder: Path) -> int:
     return 0
 
 
-def _config(builder: Any, options: dict[str, Any], log: BuildLog) -> Any:  # noqa: ANN401
+def _config(builder: Any, options: dict[str, Any]) -> Any:  # noqa: ANN401
     config = builder.create_builder_config()
-    config.builder_optimization_level = options["level"]
+    if options["level"] is not None:
+        config.builder_optimization_level = options["level"]
+    if options["hardware_compatible"]:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options["workspace_bytes"])
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     for name in options["flags"]:
@@ -67,6 +72,17 @@ def _config(builder: Any, options: dict[str, Any], log: BuildLog) -> Any:  # noq
     if hasattr(trt, "IProgressMonitor"):
         config.progress_monitor = _progress()
     return config
+
+
+def _place_on_dla(network: Any, config: Any, core: int) -> None:  # noqa: ANN401
+    """Every layer on the DLA that can be; the others by name on the GPU, so that none moves there in silence."""
+    config.default_device_type = trt.DeviceType.DLA
+    config.DLA_core = core
+    for number in range(network.num_layers):
+        layer = network.get_layer(number)
+        if not config.can_run_on_DLA(layer):
+            config.set_device_type(layer, trt.DeviceType.GPU)
+            tell(event="fallback", layer=layer.name, kind=layer.type.name)
 
 
 def _progress() -> Any:  # noqa: ANN401  (the class exists only in newer releases)

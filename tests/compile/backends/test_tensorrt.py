@@ -28,7 +28,8 @@ from compile.backends.tensorrt import (
 )
 from perception.engines.trt_versions import traits_of
 from perception.errors import EngineError
-from tests.compile.builders import imported_graph, segmenter
+from tests.compile.builders import HEIGHT_PX, WIDTH_PX, imported_graph, segmenter
+from tests.compile.graphs import Sketch
 from tests.compile.test_quantize import quantized, random_feed
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,9 +80,40 @@ def test_options_reach_the_worker_as_they_were_given(graph):
     assert told["flags"] == ["VERSION_COMPATIBLE"]
 
 
-def test_a_version_compatible_plan_is_refused_where_the_release_has_none(graph):
-    with pytest.raises(EngineError, match=r"version_compatible: TensorRT 8\.5\.2 cannot, expected 8\.6 or newer"):
-        worker_options(graph.model, BuildOptions(version_compatible=True), traits_of("8.5.2"))
+@pytest.mark.parametrize("option", ["version_compatible", "hardware_compatible"])
+def test_a_compatible_plan_is_refused_where_the_release_has_none(graph, option):
+    with pytest.raises(EngineError, match=rf"{option}: TensorRT 8\.5\.2 cannot, expected 8\.6 or newer"):
+        worker_options(graph.model, BuildOptions(**{option: True}), traits_of("8.5.2"))
+    assert worker_options(graph.model, BuildOptions(**{option: True}), traits_of("8.6.0"))
+
+
+def test_a_release_with_one_builder_level_is_told_none(graph):
+    assert worker_options(graph.model, BuildOptions(level=5), traits_of("8.5.2"))["level"] is None
+
+
+def test_a_dla_wants_half_precision_or_integers(graph, integers):
+    with pytest.raises(EngineError, match="dla_core: a DLA computes in FP16 and INT8, got float32 alone; allow FP16"):
+        worker_options(graph.model, BuildOptions(dla_core=0), traits_of("8.6.0"))
+    assert worker_options(graph.model, BuildOptions(dla_core=1, half=True), traits_of("8.6.0"))["dla_core"] == 1
+    assert worker_options(integers, BuildOptions(dla_core=0), traits_of("10.3.0"))["dla_core"] == 0
+
+
+@pytest.mark.parametrize("quantizes", [False, True])
+@pytest.mark.parametrize("zeros", [1, 2, 3])
+def test_sparse_weights_are_told_where_a_layer_has_them(tmp_path, quantizes, zeros):
+    sketch = Sketch(images=[1, 3, HEIGHT_PX, WIDTH_PX])
+    features = sketch.conv("images", 3, 16, name="stem")
+    weight = np.random.default_rng(0).uniform(0.5, 1, (16, 16, 3, 3)).astype(np.float32)
+    weight.reshape(16, 4, 4, 9)[:, :, :zeros] = 0
+    scores = sketch.node("Conv", features, sketch.weight(weight), name="sparse", pads=[1, 1, 1, 1])
+    sketch.output(sketch.conv(scores, 16, 3, name="head"), "mask", [1, 3, HEIGHT_PX, WIDTH_PX])
+    graph = imported_graph(sketch, tmp_path)
+    model = graph.model
+    if quantizes:
+        model = onnx.load_from_string(quantized(graph, {"images": random_feed()}, kind="tensorrt"))
+        assert any(node.op_type == "DequantizeLinear" and "sparse" in node.name for node in model.graph.node)
+    flags = worker_options(model, BuildOptions(), traits_of("10.3.0"))["flags"]
+    assert ("SPARSE_WEIGHTS" in flags) is (zeros >= 2)
 
 
 @pytest.mark.parametrize(

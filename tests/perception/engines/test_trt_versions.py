@@ -5,31 +5,36 @@ import pytest
 from perception.engines.trt_versions import traits_of
 from perception.errors import EngineError
 
-# version: precision, network flags; progress, node names, version compatibility, integer weights
+# version: precision, network flags; progress and node names, everything compatible and levels, integer weights
 TRUTH = {
-    "8.5": ("flag", ("EXPLICIT_BATCH",), False, False, False, False),
-    "8.5.2.2": ("flag", ("EXPLICIT_BATCH",), False, False, False, False),
-    "8.5.99": ("flag", ("EXPLICIT_BATCH",), False, False, False, False),
-    "8.6": ("flag", ("EXPLICIT_BATCH",), False, False, True, False),
-    "8.6.0": ("flag", ("EXPLICIT_BATCH",), False, False, True, False),
-    "8.6.2.3": ("flag", ("EXPLICIT_BATCH",), False, False, True, False),
-    "9.3.0": ("flag", ("EXPLICIT_BATCH",), False, False, True, False),
-    "10.0.0": ("flag", (), True, True, True, True),
-    "10.3.0": ("flag", (), True, True, True, True),
-    "10.16.1.11": ("flag", (), True, True, True, True),
-    "10.99": ("flag", (), True, True, True, True),
-    "11.0.0.114": ("typed", ("STRONGLY_TYPED",), True, True, True, True),
-    "11.4.0.106": ("typed", ("STRONGLY_TYPED",), True, True, True, True),
+    "8.5": ("flag", ("EXPLICIT_BATCH",), False, False, False),
+    "8.5.2.2": ("flag", ("EXPLICIT_BATCH",), False, False, False),
+    "8.5.99": ("flag", ("EXPLICIT_BATCH",), False, False, False),
+    "8.6": ("flag", ("EXPLICIT_BATCH",), False, True, False),
+    "8.6.0": ("flag", ("EXPLICIT_BATCH",), False, True, False),
+    "8.6.2.3": ("flag", ("EXPLICIT_BATCH",), False, True, False),
+    "9.3.0": ("flag", ("EXPLICIT_BATCH",), False, True, False),
+    "10.0.0": ("flag", (), True, True, True),
+    "10.3.0": ("flag", (), True, True, True),
+    "10.16.1.11": ("flag", (), True, True, True),
+    "10.99": ("flag", (), True, True, True),
+    "11.0.0.114": ("typed", ("STRONGLY_TYPED",), True, True, True),
+    "11.4.0.106": ("typed", ("STRONGLY_TYPED",), True, True, True),
 }
 
 
 @pytest.mark.parametrize(("version", "expected"), TRUTH.items())
 def test_what_a_release_can(version, expected):
     traits = traits_of(version)
+    assert traits.reports_progress is traits.names_nodes
+    assert traits.version_compatible is traits.hardware_compatible is traits.builder_levels
     got = (
-        traits.precision, traits.network_flags, traits.reports_progress, traits.names_nodes, traits.version_compatible,
+        traits.precision,
+        traits.network_flags,
+        traits.reports_progress,
+        traits.version_compatible,
         traits.integer_weights,
-    )  # fmt: skip
+    )
     assert (traits.version, got) == (version, expected)
 
 
