@@ -38,12 +38,16 @@ SOURCES: dict[str, dict[str, str]] = {
         "layer.type": "LayerType",
         "severity": "ILogger.Severity",
     },
-    "perception/engines/tensorrt.py": {"runtime": "Runtime", "engine": "ICudaEngine"},
+    "perception/engines/tensorrt.py": {
+        "runtime": "Runtime",
+        "engine": "ICudaEngine",
+        "engine.get_tensor_dtype(name)": "DataType",
+    },
     "perception/engines/tensorrt_lane.py": {"engine": "ICudaEngine", "self._context": "IExecutionContext"},
 }
 
 
-FLAGS = ("BuilderFlag", "NetworkDefinitionCreationFlag")
+FLAGS = ("BuilderFlag", "DataType", "NetworkDefinitionCreationFlag")
 
 
 def used(source: str) -> dict[str, set[int]]:

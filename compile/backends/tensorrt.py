@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from compile.backends.half_types import with_half_types
 from compile.backends.tensorrt_graph import has_sparse_weights, with_float_weights
 from compile.backends.tensorrt_log import BuildEvents, error_of, nodes_named
+from hw_profiles.profile import Profile
 from perception.engines.engine import Tensors
 from perception.engines.trt_versions import Traits, traits_of
 from perception.errors import EngineError
@@ -120,6 +121,26 @@ def build(model: onnx.ModelProto, options: BuildOptions, *, device: str, advance
         if cache:
             write_atomically(cache, (folder / "timing.cache").read_bytes())
         return (folder / ENGINE_FILE).read_bytes()
+
+
+def options_for(profile: Profile, *, half: bool, cache_folder: Path | None = None) -> BuildOptions:
+    """How a profile wants its plans built.
+
+    Args:
+        profile: of a machine with TensorRT.
+        half: allow FP16 for whatever is not quantized.
+        cache_folder: see `BuildOptions`.
+    """
+    wanted = profile.tensorrt_build
+    if wanted is None:
+        return BuildOptions(half=half, cache_folder=cache_folder)
+    return BuildOptions(
+        half=half,
+        version_compatible="newer_tensorrt" in wanted.opens_on,
+        hardware_compatible="other_gpus" in wanted.opens_on,
+        dla_core=wanted.dla_core,
+        cache_folder=cache_folder,
+    )
 
 
 def as_wanted(model: onnx.ModelProto, options: BuildOptions, traits: Traits) -> onnx.ModelProto:

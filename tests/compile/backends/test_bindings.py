@@ -90,3 +90,4 @@ def test_every_flag_that_is_asked_for_by_name_is_there(version, tmp_path):
     asked = worker_options(imported_graph(segmenter(), tmp_path).model, options, traits)["flags"]
     all_flags = {*asked, *traits.builder_flags(half=True, quantized=True), "SPARSE_WEIGHTS", "TF32"}
     assert all_flags <= set(members["BuilderFlag"])
+    assert {"FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8"} <= set(members["DataType"])

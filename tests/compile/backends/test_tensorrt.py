@@ -24,8 +24,10 @@ from compile.backends.tensorrt import (
     cache_name,
     installed,
     layer_times,
+    options_for,
     worker_options,
 )
+from hw_profiles.profile import Profile, load_profile
 from perception.engines.trt_versions import traits_of
 from perception.errors import EngineError
 from tests.compile.builders import HEIGHT_PX, WIDTH_PX, imported_graph, segmenter
@@ -96,6 +98,17 @@ def test_a_dla_wants_half_precision_or_integers(graph, integers):
         worker_options(graph.model, BuildOptions(dla_core=0), traits_of("8.6.0"))
     assert worker_options(graph.model, BuildOptions(dla_core=1, half=True), traits_of("8.6.0"))["dla_core"] == 1
     assert worker_options(integers, BuildOptions(dla_core=0), traits_of("10.3.0"))["dla_core"] == 0
+
+
+def test_a_profile_says_how_its_plans_are_built(tmp_path):
+    plain, dla = load_profile("x86_h200"), load_profile("jetson_agx_orin_64gb_dla")
+    assert options_for(plain, half=True) == BuildOptions(half=True)
+    assert options_for(dla, half=True, cache_folder=tmp_path) == BuildOptions(
+        half=True, dla_core=0, cache_folder=tmp_path
+    )
+    text = plain.to_yaml() + "tensorrt_build: {opens_on: [newer_tensorrt, other_gpus], source: a test}\n"
+    wide = options_for(Profile.from_yaml(text, where="mine"), half=False)
+    assert wide == BuildOptions(version_compatible=True, hardware_compatible=True)
 
 
 @pytest.mark.parametrize("quantizes", [False, True])
