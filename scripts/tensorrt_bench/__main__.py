@@ -5,8 +5,8 @@
 FOLDER holds NAME.onnx, NAME.PRECISION.onnx and NAME.yaml for each model, `frames` (and `frames_segmentation`) with
 pictures, and clips: `python -m scripts.tensorrt_bench.prepare` makes it. Writes OUT/tensorrt.json (claims and
 conditions, as docs/results has them), OUT/raw.json (distributions), OUT/trace.json (for Perfetto) and what every side
-says of every picture, to be graded where the labels are. Sides of a comparison take turns in one run. Plans stay in
---plans and are not built twice.
+says of every picture, which `python -m scripts.tensorrt_bench.graded` holds against labels. Sides of a comparison take
+turns in one run. Plans stay in --plans and are not built twice.
 """
 
 from __future__ import annotations
