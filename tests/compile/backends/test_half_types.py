@@ -27,6 +27,7 @@ from tests.compile.test_quantize import quantized, random_feed
 from tests.compile.test_unseen_graphs import answers, prepared, sqnr_db
 
 SAMPLES = Path(__file__).resolve().parents[3] / "data" / "samples"
+SAMPLE = SAMPLES / "models" / "sample_detector.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -127,18 +128,24 @@ def graded(model: onnx.ModelProto, candidate: onnx.ModelProto, spec: ModelSpec, 
     return exam.reference.scores[metric], grade.scores[metric], grade.agreement
 
 
+@pytest.fixture(scope="module")
+def sample_frames() -> Evaluation:
+    """Pictures of the sample drive, decoded once."""
+    labels = read_labels(ModelSpec.load(SAMPLE), SAMPLES / "drive" / "labels.jsonl")
+    return Evaluation(recorded(SAMPLES / "drive", 16), labels, ClassMap.load(SAMPLES / "classes.yaml"))
+
+
 @pytest.mark.parametrize(("precision", "agreed"), [("fp16", 0.99), ("int8 and fp16", 0.9)])
-def test_the_sample_detector_keeps_its_average_precision(precision, agreed):
+def test_the_sample_detector_keeps_its_average_precision(sample_frames, precision, agreed):
     """Codes at the edge of a step fall to either side, so that integers agree less; they are no worse."""
-    spec = ModelSpec.load(SAMPLES / "models" / "sample_detector.yaml")
-    graph = GraphView.of(import_model(SAMPLES / "models" / "sample_detector.onnx").model)
-    recordings, model = recorded(SAMPLES / "drive", 16), graph.model
+    spec = ModelSpec.load(SAMPLE)
+    graph = GraphView.of(import_model(SAMPLE.with_suffix(".onnx")).model)
+    model = graph.model
     if precision != "fp16":
-        feed = {name: value.copy() for name, value in next(iter(feeds_of(spec, recordings))).items()}
+        feed = next(iter(feeds_of(spec, sample_frames.recordings)))
+        feed = {name: value.copy() for name, value in feed.items()}
         model = onnx.load_from_string(quantized(graph, feed, kind="tensorrt"))
-    labels = read_labels(spec, SAMPLES / "drive" / "labels.jsonl")
-    evaluation = Evaluation(recordings, labels, ClassMap.load(SAMPLES / "classes.yaml"))
-    wanted, got, agreement = graded(model, with_half_types(model), spec, evaluation)
+    wanted, got, agreement = graded(model, with_half_types(model), spec, sample_frames)
     assert got >= 0.99 * wanted > 0
     assert agreement >= agreed
 
