@@ -108,16 +108,17 @@ def build(model: onnx.ModelProto, options: BuildOptions, *, device: str, advance
     """
     traits = installed()
     settings = worker_options(model, options, traits)
+    given = as_wanted(model, options, traits)
     cache = options.cache_folder and options.cache_folder / cache_name(device, traits.version)
     with tempfile.TemporaryDirectory(prefix="tollgate-trt-") as name:
         folder = Path(name)
-        (folder / "model.onnx").write_bytes(as_wanted(model, options, traits).SerializeToString())
+        (folder / "model.onnx").write_bytes(given.SerializeToString())
         (folder / "options.json").write_bytes(json_bytes(settings))
         if cache and cache.is_file():
             (folder / "timing.cache").write_bytes(cache.read_bytes())
         status, events = _work(folder, "build", advance)
         if status != 0:
-            raise error_of(BuildEvents.of(events), model.graph, exit_status=status)
+            raise error_of(BuildEvents.of(events), given.graph, exit_status=status)
         if cache:
             write_atomically(cache, (folder / "timing.cache").read_bytes())
         return (folder / ENGINE_FILE).read_bytes()

@@ -26,7 +26,6 @@ class Traits:
             what each tensor is (strongly typed networks).
         network_flags: names in `NetworkDefinitionCreationFlag` that a network is created with.
         reports_progress: `IProgressMonitor` exists.
-        names_nodes: a parser error tells the ONNX node's name itself.
         version_compatible: plans can be built for newer releases too.
         integer_weights: weights may be stored as the integers that a DequantizeLinear reads.
         builder_levels: the builder can be told how long to look; before, it has one level.
@@ -37,7 +36,6 @@ class Traits:
     precision: Literal["flag", "typed"]
     network_flags: tuple[str, ...]
     reports_progress: bool
-    names_nodes: bool
     version_compatible: bool
     integer_weights: bool
     builder_levels: bool
@@ -70,7 +68,6 @@ def traits_of(version: str) -> Traits:
         precision="typed" if typed else "flag",
         network_flags=("STRONGLY_TYPED",) if typed else ("EXPLICIT_BATCH",) if key < (10,) else (),
         reports_progress=key >= (10,),
-        names_nodes=key >= (10,),
         version_compatible=key >= (8, 6),
         integer_weights=key >= (10,),
         builder_levels=key >= (8, 6),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from compile.backends.tensorrt import (
 )
 from hw_profiles.profile import Profile, load_profile
 from perception.engines.trt_versions import traits_of
-from perception.errors import EngineError
+from perception.errors import EngineError, ModelError
 from tests.compile.builders import HEIGHT_PX, WIDTH_PX, imported_graph, segmenter
 from tests.compile.graphs import Sketch
 from tests.compile.test_quantize import quantized, random_feed
@@ -250,6 +251,21 @@ def test_a_worker_that_dies_is_told_by_how_it_ended(tmp_path, monkeypatch, end, 
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, end))
     with pytest.raises(EngineError, match=told):
         answers_in_fresh_process(b"no plan", {"images": np.zeros((1, 1, 3, 4, 4), np.float32)})
+
+
+@without_tensorrt
+@pytest.mark.parametrize("version", ["8.6.0", "10.3.0", "11.4.0.106"])
+def test_a_refused_node_is_the_one_of_the_model_that_was_given(integers, claimed, tmp_path, monkeypatch, version):
+    """Each release is given other nodes, and its parser counts those."""
+    claimed(version)
+    options = BuildOptions(half=True)
+    nodes = as_wanted(integers, options, traits_of(version)).graph.node
+    last = len(nodes) - 1
+    told = f"node {nodes[last].name or last} ({nodes[last].op_type}): TensorRT's parser refuses it: no"
+    refusal = f"import json; print(json.dumps(dict(event='refused', node={last}, message='no', code='')))"
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, f"{refusal}; raise SystemExit(1)"))
+    with pytest.raises(ModelError, match=re.escape(told)):
+        build(integers, options, device="none", advance=lambda _step: None)
 
 
 def alive(pid: int) -> bool:

@@ -5,7 +5,7 @@ import pytest
 from perception.engines.trt_versions import traits_of
 from perception.errors import EngineError
 
-# version: precision, network flags; progress and node names, everything compatible and levels, integer weights
+# version: precision, network flags; progress, plans for elsewhere and builder levels, integer weights
 TRUTH = {
     "8.5": ("flag", ("EXPLICIT_BATCH",), False, False, False),
     "8.5.2.2": ("flag", ("EXPLICIT_BATCH",), False, False, False),
@@ -26,7 +26,6 @@ TRUTH = {
 @pytest.mark.parametrize(("version", "expected"), TRUTH.items())
 def test_what_a_release_can(version, expected):
     traits = traits_of(version)
-    assert traits.reports_progress is traits.names_nodes
     assert traits.version_compatible is traits.hardware_compatible is traits.builder_levels
     got = (
         traits.precision,
