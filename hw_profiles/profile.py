@@ -190,6 +190,25 @@ class RuntimeSettings(Strict):
     source: str = Field(min_length=1)
 
 
+class TensorRTBuild(Strict):
+    """How plans are built for the machine, where that is more than a precision.
+
+    Attributes:
+        runs_on: `gpu`, or the deep learning accelerator that runs what it can and leaves the rest to the GPU.
+        opens_on: where a plan opens beside the TensorRT and the GPU it was built with: `newer_tensorrt` makes it carry
+            code for the host, `other_gpus` (from Ampere on) costs some of its speed.
+    """
+
+    runs_on: Literal["gpu", "dla0", "dla1"] = "gpu"
+    opens_on: tuple[Literal["newer_tensorrt", "other_gpus"], ...] = Field(default=(), strict=False)
+    source: str = Field(min_length=1)
+
+    @property
+    def dla_core(self) -> int | None:
+        """Number of the accelerator; None where the GPU runs everything."""
+        return None if self.runs_on == "gpu" else int(self.runs_on.removeprefix("dla"))
+
+
 class Profile(Strict):
     """One machine in one power mode, the cameras it serves and the time it has.
 
@@ -222,6 +241,7 @@ class Profile(Strict):
     dla: Cores | None = None
     tensorrt: TensorRTRange | None = None
     runtime: RuntimeSettings | None = None
+    tensorrt_build: TensorRTBuild | None = None
 
     @model_validator(mode="after")
     def _contradicts_nothing(self) -> Profile:
@@ -234,8 +254,13 @@ class Profile(Strict):
             )
         if self.engine_kind == "tensorrt" and (self.tensorrt is None or self.gpu is None):
             raise ValueError("engine_kind: got 'tensorrt' without gpu and tensorrt, expected both")
-        if self.engine_kind == "onnxrt" and self.tensorrt is not None:
-            raise ValueError("tensorrt: got a range with engine_kind 'onnxrt', expected none")
+        if self.engine_kind == "onnxrt" and (self.tensorrt is not None or self.tensorrt_build is not None):
+            raise ValueError("tensorrt: got it with engine_kind 'onnxrt', expected none")
+        core = None if self.tensorrt_build is None else self.tensorrt_build.dla_core
+        if core is not None and core >= (self.dla_cores or 0):
+            raise ValueError(
+                f"tensorrt_build.runs_on: got dla{core}, expected one of the {self.dla_cores or 0} cores of dla"
+            )
         return self
 
     @property

@@ -19,15 +19,21 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from compile.backends.tensorrt_graph import with_float_weights
+from compile.backends.half_types import with_half_types
+from compile.backends.tensorrt_graph import has_sparse_weights, with_float_weights
 from compile.backends.tensorrt_log import BuildEvents, error_of, nodes_named
+from hw_profiles.profile import Profile
 from perception.engines.engine import Tensors
 from perception.engines.trt_versions import Traits, traits_of
-from perception.errors import EngineError, ModelError
+from perception.errors import EngineError
 from perception.files import json_bytes, write_atomically
 
 ENGINE_FILE = "engine.plan"
 _GIB = 1 << 30
+_TOLD = {
+    "step": "{phase} {step}/{steps}",
+    "fallback": "layer {layer} ({kind}) runs on the GPU: the DLA cannot",
+}
 
 Advance = Callable[[str], None]
 
@@ -41,6 +47,9 @@ class BuildOptions:
         level: builder optimization level, 0 (fast build) to 5 (fast engine).
         workspace_bytes: memory the builder may use for a layer's scratch space.
         version_compatible: the plan also opens with newer TensorRT releases; it then carries code for the host.
+        hardware_compatible: the plan also opens on other GPUs from Ampere on, for some of its speed.
+        dla_core: run what the deep learning accelerator of that number can on it, the rest on the GPU; None: all on
+            the GPU.
         tf32: let float32 matrix products round to 19 bits; off, float32 means float32.
         cache_folder: keep timings there, a file for each GPU and TensorRT; None keeps none.
     """
@@ -49,6 +58,8 @@ class BuildOptions:
     level: int = 3
     workspace_bytes: int = 4 * _GIB
     version_compatible: bool = False
+    hardware_compatible: bool = False
+    dla_core: int | None = None
     tf32: bool = False
     cache_folder: Path | None = None
 
@@ -89,7 +100,7 @@ def build(model: onnx.ModelProto, options: BuildOptions, *, device: str, advance
         model: float, or with QuantizeLinear and DequantizeLinear where integers are wanted; static shapes.
         options: how.
         device: name of the GPU, for the timing cache.
-        advance: told each step of the builder that it reports.
+        advance: told each step of the builder that it reports, and each layer that a DLA leaves to the GPU.
 
     Raises:
         ModelError: TensorRT refuses a node, which is named.
@@ -97,42 +108,72 @@ def build(model: onnx.ModelProto, options: BuildOptions, *, device: str, advance
     """
     traits = installed()
     settings = worker_options(model, options, traits)
+    given = as_wanted(model, options, traits)
     cache = options.cache_folder and options.cache_folder / cache_name(device, traits.version)
     with tempfile.TemporaryDirectory(prefix="tollgate-trt-") as name:
         folder = Path(name)
-        given = model if traits.integer_weights else with_float_weights(model)
         (folder / "model.onnx").write_bytes(given.SerializeToString())
         (folder / "options.json").write_bytes(json_bytes(settings))
         if cache and cache.is_file():
             (folder / "timing.cache").write_bytes(cache.read_bytes())
         status, events = _work(folder, "build", advance)
         if status != 0:
-            raise error_of(BuildEvents.of(events), model.graph, exit_status=status)
+            raise error_of(BuildEvents.of(events), given.graph, exit_status=status)
         if cache:
             write_atomically(cache, (folder / "timing.cache").read_bytes())
         return (folder / ENGINE_FILE).read_bytes()
+
+
+def options_for(profile: Profile, *, half: bool, cache_folder: Path | None = None) -> BuildOptions:
+    """How a profile wants its plans built.
+
+    Args:
+        profile: of a machine with TensorRT.
+        half: allow FP16 for whatever is not quantized.
+        cache_folder: see `BuildOptions`.
+    """
+    wanted = profile.tensorrt_build
+    if wanted is None:
+        return BuildOptions(half=half, cache_folder=cache_folder)
+    return BuildOptions(
+        half=half,
+        version_compatible="newer_tensorrt" in wanted.opens_on,
+        hardware_compatible="other_gpus" in wanted.opens_on,
+        dla_core=wanted.dla_core,
+        cache_folder=cache_folder,
+    )
+
+
+def as_wanted(model: onnx.ModelProto, options: BuildOptions, traits: Traits) -> onnx.ModelProto:
+    """The model as the release reads it: how it takes integer weights, and who says what is FP16.
+
+    Raises:
+        ModelError: FP16 cannot be written into the model.
+    """
+    if not traits.integer_weights:
+        return with_float_weights(model)
+    return with_half_types(model) if options.half and traits.precision == "typed" else model
 
 
 def worker_options(model: onnx.ModelProto, options: BuildOptions, traits: Traits) -> dict[str, object]:
     """What the worker is told.
 
     Raises:
-        ModelError: FP16 is asked for where the ONNX file alone decides, and it has no FP16 tensor.
         EngineError: an option this release does not have.
     """
-    if options.version_compatible and not traits.version_compatible:
-        raise EngineError(f"version_compatible: TensorRT {traits.version} cannot, expected 8.6 or newer; leave it out")
-    half_typed = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in model.graph.initializer)
-    if options.half and traits.precision == "typed" and not half_typed:
-        raise ModelError(
-            f"model: all float32, but TensorRT {traits.version} computes in the types of the ONNX file and FP16 was "
-            "asked for; give a model with FP16 weights and casts"
-        )
+    for name in ("version_compatible", "hardware_compatible"):
+        if getattr(options, name) and not getattr(traits, name):
+            raise EngineError(f"{name}: TensorRT {traits.version} cannot, expected 8.6 or newer; leave it out")
     quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    if options.dla_core is not None and not (options.half or quantized):
+        raise EngineError("dla_core: a DLA computes in FP16 and INT8, got float32 alone; allow FP16 or quantize")
+    wanted = {"VERSION_COMPATIBLE": options.version_compatible, "SPARSE_WEIGHTS": has_sparse_weights(model.graph)}
     flags = traits.builder_flags(half=options.half, quantized=quantized)
     return {
-        "flags": [*flags, *(("VERSION_COMPATIBLE",) if options.version_compatible else ())],
-        "level": options.level,
+        "flags": [*flags, *(flag for flag, is_wanted in wanted.items() if is_wanted)],
+        "level": options.level if traits.builder_levels else None,
+        "hardware_compatible": options.hardware_compatible,
+        "dla_core": options.dla_core,
         "workspace_bytes": options.workspace_bytes,
         "tf32": options.tf32,
     }
@@ -201,8 +242,8 @@ def _work(folder: Path, verb: str, advance: Advance) -> tuple[int, list[dict[str
             for line in worker.stdout or ():
                 event = _event(line)
                 events.append(event)
-                if event["event"] == "step":
-                    advance(f"{event['phase']} {event['step']}/{event['steps']}")
+                if event["event"] in _TOLD:
+                    advance(_TOLD[str(event["event"])].format_map(event))
         except BaseException:
             worker.kill()
             raise

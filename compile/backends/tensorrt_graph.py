@@ -7,7 +7,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from compile.onnx_graph import attribute_of
+from compile.onnx_graph import attribute_of, producers
+
+_CHANNEL_AXIS = {"Conv": 1, "Gemm": 0, "MatMul": -2}
 
 
 def with_float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -36,6 +38,31 @@ def with_float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(copied)
     return changed
+
+
+def has_sparse_weights(graph: onnx.GraphProto) -> bool:
+    """Whether a layer's weights have two zeros in every four along its input channels, which GPUs from Ampere on skip.
+
+    Source: NVIDIA, TensorRT Developer Guide, "Structured Sparsity".
+    """
+    makers, constants = producers(graph), {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type not in _CHANNEL_AXIS:
+            continue
+        name = node.input[1]
+        while name in makers and makers[name].op_type in ("DequantizeLinear", "QuantizeLinear"):
+            name = makers[name].input[0]
+        axis = 1 if attribute_of(node, "transB", 0) else _CHANNEL_AXIS[node.op_type]
+        if name in constants and _two_of_four(numpy_helper.to_array(constants[name]), axis):
+            return True
+    return False
+
+
+def _two_of_four(weights: NDArray[np.generic], axis: int) -> bool:
+    if weights.ndim < 2 or weights.shape[axis] % 4:
+        return False
+    fours = np.moveaxis(weights, axis, -1).reshape(-1, 4)
+    return bool(((fours == 0).sum(axis=1) >= 2).all())
 
 
 def _quantizer_of(

@@ -1,8 +1,13 @@
-"""TensorRT's own words as sentences that name the ONNX node. Imports no TensorRT."""
+"""What the builder's process tells its parent, and TensorRT's own words as sentences that name the ONNX node.
+
+Imports no TensorRT.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +18,12 @@ from perception.errors import EngineError, ModelError, TollgateError
 
 _SOURCE_PLACE = re.compile(r"\[[\w/.]+\.(?:cpp|h|cu)::\w+::\d+\]\s*")
 _CODE = re.compile(r"Error Code \d+: (?:Internal Error|[\w ]+)\s*")
+
+
+def tell(**event: object) -> None:
+    """One event to the parent, from the builder's process."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +81,10 @@ def error_of(events: BuildEvents, graph: onnx.GraphProto, *, exit_status: int) -
 
 def nodes_named(text: str, graph: onnx.GraphProto) -> list[str]:
     """Names of the graph's nodes that stand in a line or in a layer's name, in the order they stand there."""
+    apart = text.replace("...", " ... ")  # a fused layer is called {ForeignNode[first...last]}
     places = {}
     for node in graph.node:
-        if node.name and (found := re.search(rf"(?<![\w./-]){re.escape(node.name)}(?![\w/-])", text)):
+        if node.name and (found := re.search(rf"(?<![\w./:-]){re.escape(node.name)}(?![\w/-]|[.:]+\w)", apart)):
             places[node.name] = found.start()
     return sorted(places, key=lambda name: places[name])
 

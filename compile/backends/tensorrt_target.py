@@ -14,6 +14,7 @@ from typing import cast
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from rich.markup import escape
 
 from compile.backends.onnxrt import NodeTime, opened
 from compile.backends.tensorrt import (
@@ -23,6 +24,7 @@ from compile.backends.tensorrt import (
     build,
     installed,
     layer_times,
+    options_for,
 )
 from compile.half import allows_half
 from compile.job import Job
@@ -67,7 +69,8 @@ class TensorRtTarget:
         if job.machine.gpu is None:
             raise ProfileError(f"profile {job.profile.name}: this machine has no NVIDIA GPU to build for; run it there")
         folder = job.store.folder
-        options = BuildOptions(cache_folder=None if folder is None else folder / "tensorrt")
+        timings = None if folder is None else folder / "tensorrt"
+        options = options_for(job.profile, half=False, cache_folder=timings)
         return cls(job.machine.gpu, job.threads, options, job.store, job.terminal)
 
     @property
@@ -130,9 +133,13 @@ class TensorRtTarget:
 
     def _built(self, content: bytes, options: BuildOptions) -> bytes:
         with self.terminal.progress("building a TensorRT plan", None) as step:
-            return build(
-                onnx.load_model_from_string(content), options, device=self.gpu.name, advance=lambda _words: step()
-            )
+
+            def told(words: str) -> None:
+                step()
+                if options.dla_core is not None:
+                    self.terminal.say(escape(words))
+
+            return build(onnx.load_model_from_string(content), options, device=self.gpu.name, advance=told)
 
 
 @contextmanager

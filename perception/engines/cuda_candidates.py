@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pycuda.driver as cuda
+from numpy.typing import NDArray
 
-from perception.decoders.boxes import Candidates, grid, level_shapes
+from perception.decoders.boxes import Candidates, Floats, grid, level_shapes
 from perception.decoders.decoder import can_be
-from perception.engines.cuda_device import CudaDevice, on_device, pinned
-from perception.engines.tensorrt_lane import Lane
 from perception.errors import EngineError, SpecError
 from perception.model_spec import ModelSpec
 
@@ -69,66 +68,107 @@ extern "C" __global__ void candidates_of_rows(
 """
 
 
+@dataclass(frozen=True, slots=True)
+class CandidatePlan:
+    """Everything the kernel needs for one network, made on the host.
+
+    Attributes:
+        source: the CUDA program with its constants.
+        cells: (rows, 3) float32, C-contiguous: x and y index of each row's cell, and its stride in pixels.
+        width: values of a row: box, objectness, classes.
+    """
+
+    source: str
+    cells: Floats
+    width: int
+
+
+def plan_candidates(spec: ModelSpec) -> CandidatePlan:
+    """Lay out the kernel's work.
+
+    Raises:
+        SpecError: another decoder than `yolox`.
+    """
+    if spec.decoding.decoder != "yolox":
+        raise SpecError(f"{spec.name}: decoder {spec.decoding.decoder} has no GPU kernel, expected yolox; use infer")
+    shapes = level_shapes(spec)
+    counts = [columns * rows for columns, rows in shapes]
+    cells = np.concatenate([grid(columns, rows) for columns, rows in shapes])
+    strides_px = np.repeat(np.array(spec.decoding.strides_px, np.float32), counts)[:, None]
+    constants = {"ROWS": sum(counts), "CLASSES": len(spec.classes), "ROOM": ROOM}
+    constants["DECODED"] = int(bool(spec.decoding.options.get("decoded", False)))
+    defines = "".join(f"#define {name} {value}\n" for name, value in constants.items())
+    placed = np.ascontiguousarray(np.concatenate((cells, strides_px), axis=1), np.float32)
+    return CandidatePlan(defines + SOURCE, placed, 5 + len(spec.classes))
+
+
+def candidates_of(answer: NDArray[np.float32]) -> Candidates:
+    """The candidates the kernel wrote, in the order of the network's rows; new arrays.
+
+    Args:
+        answer: (2 + 8 * ROOM,), as it lies on the GPU: two int32 counts, then rows of eight.
+
+    Raises:
+        EngineError: NaN or infinity came out of the network, or more candidates than there is room for.
+    """
+    count, bad = answer[:_HEADER].view(np.int32).tolist()
+    if bad:
+        raise EngineError(
+            f"network output: {bad} values are NaN or infinite; no result is given for this frame: check the "
+            "model's precision and its input"
+        )
+    if count > ROOM:
+        raise EngineError(f"network output: {count} candidates, room for {ROOM}; raise the score threshold")
+    found = answer[_HEADER:].reshape(ROOM, _WIDTH)[:count]
+    found = found[found[:, 6].argsort()]
+    return Candidates(found[:, :4], found[:, 4], found[:, 5].astype(np.int32))
+
+
 class YoloxCandidates:
     """The kernel behind a network whose decoder is `yolox`. Made and used inside the device's context."""
 
-    def __init__(self, spec: ModelSpec, lane: Lane, device: CudaDevice, score_threshold: float) -> None:
+    def __init__(self, spec: ModelSpec, lane: Any, device: Any, score_threshold: float) -> None:  # noqa: ANN401
         """Compile, upload the grid and allocate the answer.
+
+        Args:
+            spec: of the network.
+            lane: the `Lane` it runs on; it and the device are not imported here, so that plans are made without a GPU.
+            device: a `CudaDevice`.
+            score_threshold: rows from this score on are candidates.
 
         Raises:
             SpecError: another decoder, or an output that is not float32 of the shape the spec asks for.
         """
-        if spec.decoding.decoder != "yolox":
-            raise SpecError(
-                f"{spec.name}: decoder {spec.decoding.decoder} has no GPU kernel, expected yolox; use infer"
-            )
-        shapes = level_shapes(spec)
-        counts = [columns * rows for columns, rows in shapes]
+        import pycuda.driver as cuda
+
+        from perception.engines.cuda_device import on_device, pinned
+
+        plan = plan_candidates(spec)
         tensor = lane.answers[spec.decoding.tensors["output"]]
-        expected = (1, sum(counts), 5 + len(spec.classes))
+        expected = (1, len(plan.cells), plan.width)
         if not can_be(tensor.shape, expected) or tensor.dtype != np.float32:
             raise SpecError(
                 f"{spec.name}: output is {tensor.dtype} {list(tensor.shape)}, expected float32 {list(expected)}"
             )
+        self._cuda = cuda
         self._rows = lane.addresses[spec.decoding.tensors["output"]]
-        cells = np.concatenate([grid(columns, rows) for columns, rows in shapes])
-        strides = np.repeat(np.array(spec.decoding.strides_px, np.float32), counts)[:, None]
-        self._cells = on_device(np.concatenate((cells, strides), axis=1).astype(np.float32))
+        self._cells = on_device(plan.cells)
         self._threshold = np.float32(score_threshold)
-        constants = {"ROWS": expected[1], "CLASSES": len(spec.classes), "ROOM": ROOM}
-        constants["DECODED"] = int(bool(spec.decoding.options.get("decoded", False)))
-        defines = "".join(f"#define {name} {value}\n" for name, value in constants.items())
-        self._function = device.kernel(defines + SOURCE, "candidates_of_rows", "PPfPP")
-        self._blocks = -(-expected[1] * 32 // 256)
+        self._function = device.kernel(plan.source, "candidates_of_rows", "PPfPP")
+        self._blocks = -(-len(plan.cells) * 32 // 256)
         self._answer = pinned((_HEADER + ROOM * _WIDTH,), "float32")
-        self._header = self._answer[:_HEADER].view(np.int32)
-        self._found = self._answer[_HEADER:].reshape(ROOM, _WIDTH)
         self._memory = cuda.mem_alloc(self._answer.nbytes)
 
     def enqueue(self, stream: Any) -> None:  # noqa: ANN401  (PyCUDA is untyped)
         """Put the kernel and the copy of its answer on the stream."""
         address = int(self._memory)
-        cuda.memset_d32_async(address, 0, _HEADER, stream)
+        self._cuda.memset_d32_async(address, 0, _HEADER, stream)
         found = address + 4 * _HEADER
         self._function.prepared_async_call(
             (self._blocks, 1), (256, 1, 1), stream, self._rows, int(self._cells), self._threshold, address, found
         )
-        cuda.memcpy_dtoh_async(self._answer, address, stream)
+        self._cuda.memcpy_dtoh_async(self._answer, address, stream)
 
     def read(self) -> Candidates:
-        """The candidates of the frame that just finished, in the order of the network's rows.
-
-        Raises:
-            EngineError: NaN or infinity came out, or more candidates than there is room for.
-        """
-        count, bad = self._header.tolist()
-        if bad:
-            raise EngineError(
-                f"network output: {bad} values are NaN or infinite; no result is given for this frame: check the "
-                "model's precision and its input"
-            )
-        if count > ROOM:
-            raise EngineError(f"network output: {count} candidates, room for {ROOM}; raise the score threshold")
-        found = self._found[:count]
-        found = found[found[:, 6].argsort()]
-        return Candidates(found[:, :4], found[:, 4], found[:, 5].astype(np.int32))
+        """The candidates of the frame that just finished; see `candidates_of`."""
+        return candidates_of(self._answer)

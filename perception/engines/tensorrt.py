@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
-import pycuda.driver as cuda
 from numpy.typing import NDArray
 
 from perception.engines.cuda_device import CudaDevice, pinned
@@ -19,11 +18,19 @@ from perception.engines.trt_versions import traits_of
 from perception.errors import EngineError
 
 try:
+    import pycuda.driver as cuda
     import tensorrt as trt
 except ImportError as error:  # pragma: no cover - exercised by an environment without the extra
     raise EngineError(
         f"TensorRT does not load ({error}); on a Jetson it comes with JetPack, else: pip install 'tollgate[tensorrt]'"
     ) from error
+
+
+# By name, not by TensorRT's own nptype(), which in release 8.5 asks NumPy for a type that NumPy has no more.
+_DTYPES = {
+    "FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64", "BOOL": "bool",
+    "UINT8": "uint8",
+}  # fmt: skip
 
 
 class Closeable(Protocol):
@@ -171,7 +178,11 @@ def _tensors(engine: Any) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...
         shape = tuple(int(side) for side in engine.get_tensor_shape(name))
         if -1 in shape:
             raise EngineError(f"tensor {name}: shape {list(shape)} is dynamic; compile with fixed shapes (--shape)")
-        dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name
+        dtype = engine.get_tensor_dtype(name).name
+        if dtype not in _DTYPES:
+            raise EngineError(
+                f"tensor {name}: is of type {dtype}, expected one of {', '.join(_DTYPES)}; cast it in the model"
+            )
         is_output = engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT
-        sides[is_output].append(TensorInfo(name, shape, dtype))
+        sides[is_output].append(TensorInfo(name, shape, _DTYPES[dtype]))
     return tuple(sides[0]), tuple(sides[1])

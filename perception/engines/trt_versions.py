@@ -1,7 +1,8 @@
 """What differs between the TensorRT releases this project builds and runs on: 8.5 to 11. Imports nothing.
 
 Name-based inputs and outputs (`set_tensor_address`, `execute_async_v3`) and pool limits exist in all of them. The rest
-is decided here, once, from the version string; names were compared with the bindings published for 8.6, 10.16, 11.4.
+is decided here, once, from the version string; names are compared with the bindings
+published for 8.6, 10.3, 10.16 and 11.4 by `tests/compile/backends/test_bindings.py`.
 """
 
 from __future__ import annotations
@@ -25,18 +26,20 @@ class Traits:
             what each tensor is (strongly typed networks).
         network_flags: names in `NetworkDefinitionCreationFlag` that a network is created with.
         reports_progress: `IProgressMonitor` exists.
-        names_nodes: a parser error tells the ONNX node's name itself.
         version_compatible: plans can be built for newer releases too.
         integer_weights: weights may be stored as the integers that a DequantizeLinear reads.
+        builder_levels: the builder can be told how long to look; before, it has one level.
+        hardware_compatible: plans can be built for other GPUs too.
     """
 
     version: str
     precision: Literal["flag", "typed"]
     network_flags: tuple[str, ...]
     reports_progress: bool
-    names_nodes: bool
     version_compatible: bool
     integer_weights: bool
+    builder_levels: bool
+    hardware_compatible: bool
 
     def builder_flags(self, *, half: bool, quantized: bool) -> tuple[str, ...]:
         """Names in `BuilderFlag` that allow the precisions of a network; none where the file says it all."""
@@ -65,7 +68,8 @@ def traits_of(version: str) -> Traits:
         precision="typed" if typed else "flag",
         network_flags=("STRONGLY_TYPED",) if typed else ("EXPLICIT_BATCH",) if key < (10,) else (),
         reports_progress=key >= (10,),
-        names_nodes=key >= (10,),
         version_compatible=key >= (8, 6),
         integer_weights=key >= (10,),
+        builder_levels=key >= (8, 6),
+        hardware_compatible=key >= (8, 6),
     )

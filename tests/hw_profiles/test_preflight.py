@@ -52,7 +52,7 @@ def sentences(profile: str | Profile, machine: Machine, **requires: str) -> list
         (recorded.ORIN_NX_16GB, set()),
         (
             {**recorded.AGX_ORIN_64GB, **python_packages(10, tensorrt="8.5.2.2", pycuda="2025.1")},
-            {"jetson_agx_orin_64gb_maxn"},
+            {"jetson_agx_orin_64gb_maxn", "jetson_agx_orin_64gb_dla"},
         ),
         (recorded.AGX_THOR, {"jetson_agx_thor_maxn"}),
         (recorded.X86_SERVER, {"x86_cpu"}),

@@ -15,6 +15,7 @@ from hw_profiles.profile import Profile, load_profile, profile_names, version_ke
 
 SHIPPED = (
     "arm_cpu",
+    "jetson_agx_orin_64gb_dla",
     "jetson_agx_orin_64gb_maxn",
     "jetson_agx_thor_maxn",
     "jetson_orin_nano_8gb_25w",
@@ -65,6 +66,7 @@ def test_every_number_of_a_shipped_profile_has_a_unit_and_a_source(name: str) ->
         ("x86_h200", "9.0", None, None, None, "8.6"),
         ("jetson_orin_nano_8gb_25w", "8.7", 8, "25W", 0, "10.3"),
         ("jetson_orin_nx_16gb_25w", "8.7", 16, "25W", 2, "8.5"),
+        ("jetson_agx_orin_64gb_dla", "8.7", 64, "MAXN", 2, "8.5"),
         ("jetson_agx_orin_64gb_maxn", "8.7", 64, "MAXN", 2, "8.5"),
         ("jetson_agx_thor_maxn", "11.0", 128, "MAXN", 0, "10.13"),
     ],
@@ -282,3 +284,25 @@ def test_versions_order_by_number_and_not_by_letter(first: list[int], second: li
     left, right = (version_key(".".join(map(str, numbers))) for numbers in (first, second))
     assert (left < right) is (padded(first) < padded(second))
     assert (left == right) is (padded(first) == padded(second))
+
+
+@pytest.mark.parametrize(
+    ("name", "runs_on", "fits"),
+    [
+        ("jetson_agx_orin_64gb_maxn", "dla0", True),
+        ("jetson_agx_orin_64gb_maxn", "dla1", True),
+        ("jetson_agx_thor_maxn", "gpu", True),
+        ("jetson_agx_thor_maxn", "dla0", False),
+        ("x86_h200", "dla0", False),
+        ("x86_cpu", "gpu", False),
+    ],
+)
+def test_a_profile_builds_only_for_accelerators_that_the_machine_has(name: str, runs_on: str, fits: bool) -> None:
+    text = load_profile(name).to_yaml() + f"tensorrt_build: {{runs_on: {runs_on}, source: a test}}\n"
+    if fits:
+        built = Profile.from_yaml(text, where="mine").tensorrt_build
+        assert built is not None
+        assert built.dla_core == {"gpu": None, "dla0": 0, "dla1": 1}[runs_on]
+    else:
+        with pytest.raises(ProfileError, match="tensorrt"):
+            Profile.from_yaml(text, where="mine")

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+
+from perception.decoders.yolox import YoloX
+from perception.engines.cuda_candidates import ROOM, candidates_of, plan_candidates
+from perception.engines.engine import TensorInfo
+from perception.errors import EngineError, SpecError
+from perception.geometry import stretch
+from perception.model_spec import Decoding, ModelSpec, PictureInput
+from tests.perception.engines.cuda_on_cpu import address, library_of, separated
+
+SIZE_PX, CELLS = (32, 32), 4 * 4 + 2 * 2 + 1
+
+
+def spec_of(classes: int, *, decoded: bool = False) -> ModelSpec:
+    decoding = Decoding(
+        decoder="yolox", tensors={"output": "output"}, strides_px=(8, 16, 32), options={"decoded": decoded},
+        max_detections=CELLS,
+    )  # fmt: skip
+    picture = PictureInput(tensor="images", width_px=32, height_px=32)
+    names = tuple(f"class {number}" for number in range(classes))
+    return ModelSpec(name="test", task="detection", picture=picture, decoding=decoding, classes=names)
+
+
+SPECS = (spec_of(1), spec_of(8), spec_of(80), spec_of(80, decoded=True))
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    programs = []
+    for number, spec in enumerate(SPECS):
+        plan = plan_candidates(spec)
+        programs.append(separated(plan.source, "candidates_of_rows", number))
+        programs.append(f"""
+extern "C" void run_{number}(const float* rows, const float* cells, float threshold, int* header, float* found)
+{{
+    over_warps({len(plan.cells)}, [=] {{ program_{number}::candidates_of_rows_{number}(
+        rows, cells, threshold, header, found); }});
+}}""")
+    return library_of(programs, tmp_path_factory.mktemp("kernels"))
+
+
+def answer_of(kernels, number: int, rows: np.ndarray, threshold: float) -> np.ndarray:
+    plan = plan_candidates(SPECS[number])
+    answer = np.zeros(2 + 8 * ROOM, np.float32)
+    getattr(kernels, f"run_{number}")(
+        address(rows), address(plan.cells), ctypes.c_float(threshold), address(answer[:2]), address(answer[2:])
+    )
+    return answer
+
+
+def rows_of(number: int) -> np.ndarray:
+    rows = np.random.default_rng(number).random((CELLS, 5 + len(SPECS[number].classes)), np.float32)
+    rows[:, 7:] = np.round(rows[:, 7:], 1)  # equal best classes: the first of them counts
+    return rows
+
+
+@pytest.mark.parametrize("number", range(len(SPECS)))
+@pytest.mark.parametrize("threshold", [0.0, 0.2, 0.4])
+def test_candidates_are_the_host_decoders(kernels, number, threshold):
+    spec, rows = SPECS[number], rows_of(number)
+    got = candidates_of(answer_of(kernels, number, rows, threshold))
+    shape = (1, *rows.shape)
+    decoder = YoloX(spec, {"output": TensorInfo("output", shape, "float32")})
+    expected = decoder({"output": rows[None]}, stretch(SIZE_PX, SIZE_PX), SIZE_PX, threshold)
+    order = np.argsort(-got.scores, kind="stable")
+    assert 0 < len(order) == len(expected.scores)
+    np.testing.assert_allclose(got.scores[order], expected.scores, rtol=1e-6)
+    np.testing.assert_array_equal(got.class_ids[order], expected.class_ids)
+    np.testing.assert_allclose(got.boxes_px[order], expected.boxes_px, rtol=1e-5, atol=1e-4)
+
+
+def test_nothing_above_the_threshold_is_no_candidate(kernels):
+    assert len(candidates_of(answer_of(kernels, 1, rows_of(1) * np.float32(0.1), 0.5)).scores) == 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("column", [0, 4, 5, 84])
+def test_a_number_that_is_none_anywhere_in_the_output_is_refused(kernels, value, column):
+    rows = rows_of(2)
+    rows[CELLS // 2, column] = value
+    with pytest.raises(EngineError, match=r"1 values are NaN or infinite; no result is given for this frame"):
+        candidates_of(answer_of(kernels, 2, rows, 0.99))
+
+
+def test_more_candidates_than_room_are_refused():
+    answer = np.zeros(2 + 8 * ROOM, np.float32)
+    answer[:1].view(np.int32)[:] = ROOM + 1
+    with pytest.raises(EngineError, match=f"{ROOM + 1} candidates, room for {ROOM}; raise the score threshold"):
+        candidates_of(answer)
+
+
+def test_exactly_as_many_candidates_as_room_are_given_in_the_order_of_their_rows():
+    answer = np.zeros(2 + 8 * ROOM, np.float32)
+    answer[:1].view(np.int32)[:] = ROOM
+    found = answer[2:].reshape(ROOM, 8)
+    found[:, 6] = np.random.default_rng(0).permutation(ROOM)
+    found[:, 4] = found[:, 6] / ROOM
+    np.testing.assert_allclose(candidates_of(answer).scores, np.arange(ROOM) / ROOM)
+
+
+def test_another_decoder_has_no_kernel():
+    spec = spec_of(1).model_copy(update={"decoding": Decoding(decoder="yolov8", tensors={"output": "o"})})
+    with pytest.raises(SpecError, match="decoder yolov8 has no GPU kernel, expected yolox; use infer"):
+        plan_candidates(spec)
