@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue
+from rich.markup import escape
 
 from compile.accuracy import LOWEST_SCORE
 from hw_profiles.machine import Machine, read_machine
 from hw_profiles.telemetry import sample
-from perception.errors import LabelError, PackageError, SourceError
+from perception.errors import EvidenceError, LabelError, PackageError, SourceError
 from perception.frame import Frame
 from perception.package import EnginePackage
 from perception.pipeline import open_pipeline
@@ -25,8 +25,10 @@ from perception.results import Result
 from perception.sources.source import FrameSource
 from perception.sources.table import kind_and_path, open_source, source_class
 from perception.terminal import Step, Terminal
-from safety_gates.conditions import Conditions, DataSet, Subject
+from safety_gates.changes import Change, data_changes, package_changes, why_void
+from safety_gates.conditions import Conditions, DataSet, Subject, code_version
 from safety_gates.evidence import ArrayMap, Evidence, KeptEvidence, Shelf
+from safety_gates.gates.gate import Unmeasured
 from safety_gates.result_log import FrameKey, ResultLog
 from safety_gates.truth import Truth, read_truth, require_labelled_frame
 
@@ -85,7 +87,10 @@ class Trial:
         self.case = case
         self.shelf = shelf
         self._terminal = terminal
+        self._stage = ""
         self._results: dict[str, KeptEvidence] = {}
+        self._made: list[KeptEvidence] = []
+        self._resting: list[list[str]] = []  # digests of what each measurement in progress has used so far
         self.recording = DataSet.of(_path_of(case.recording), SourceError)
         timing = [DataSet.of(_path_of(path), SourceError) for path in case.timing]
         self.timing = DataSet.together(timing) if timing else self.recording
@@ -127,7 +132,7 @@ class Trial:
             labels=self.labels if "labels" in looks_at else None,
             settings={"frames": frames, **(settings or {})},
             machine=self.machine,
-            tollgate=version("tollgate"),
+            tollgate=code_version(),
         )
 
     def obtain(
@@ -148,25 +153,31 @@ class Trial:
             TollgateError: whatever measuring raises.
             OutputError: the shelf cannot be written.
         """
-        label = f"{wanted.measurement} of {wanted.subject.name}"
+        label = f"{self._stage}{wanted.measurement} of {wanted.subject.name}"
         kept, why_not = self.shelf.find(wanted)
         if kept is not None and (flaw := unfit(kept)) is not None:
             kept, why_not = None, flaw
         if kept is not None:
             self._terminal.say(f"{label}: evidence {kept.sha256[:12]} is re-used")
-            return kept
-        self._terminal.say(f"{label}: measuring ({why_not})")
-        return self.measure(wanted, observe)
+        else:
+            self._terminal.say(f"{label}: measuring ({escape(why_not)})")
+            kept = self.measure(wanted, observe)
+        self._rest_on(kept)
+        return kept
 
     def measure(self, wanted: Conditions, observe: Callable[[], Observation]) -> KeptEvidence:
-        """Evidence measured now.
+        """Evidence measured now; names the evidence that was obtained meanwhile as what it rests on.
 
         Raises:
             TollgateError: whatever measuring raises.
             OutputError: the shelf cannot be written.
         """
         before, started_ns = machine_state(), time.time_ns()
-        observation = observe()
+        self._resting.append([])
+        try:
+            observation = observe()
+        finally:
+            below = self._resting.pop()
         evidence = Evidence(
             conditions=wanted,
             command=self.case.command,
@@ -176,14 +187,40 @@ class Trial:
             before=before,
             after=machine_state(),
             values=dict(observation.values),
+            rests_on=tuple(dict.fromkeys(below)),
         )
-        return self.shelf.keep(evidence, observation.arrays)
+        kept = self.shelf.keep(evidence, observation.arrays)
+        self._made.append(kept)
+        return kept
+
+    def begin(self, stage: str) -> None:
+        """Say in all that follows which part of the work it belongs to."""
+        self._stage = f"{stage}: "
+
+    def confirmed(self, exhibits: Mapping[str, KeptEvidence | Unmeasured]) -> dict[str, KeptEvidence | Unmeasured]:
+        """The exhibits that still speak of what lies there; what changed meanwhile decides nothing.
+
+        Packages and data were digested before anything was measured. What differs from that now may have differed
+        while frames were read, so evidence made meanwhile is taken off the shelf again.
+        """
+        case = self.case
+        changes = (
+            *package_changes(case.package, case.reference),
+            *data_changes(self.recording, [_path_of(case.recording)]),
+            *data_changes(self.timing, [_path_of(path) for path in case.timing]),
+            *data_changes(self.labels, [] if case.labels is None else [case.labels]),
+        )
+        for kept in self._made:
+            if why_void(kept.evidence.conditions, changes) is not None:
+                self.shelf.discard(kept.sha256)
+        return {name: self._confirmed(exhibit, changes) for name, exhibit in exhibits.items()}
 
     def results(self, package: EnginePackage) -> KeptEvidence:
         """What a package says about every frame, detections from `LOWEST_SCORE` on."""
         if package.sha256 not in self._results:
             wanted = self.conditions("results", subject=package, settings={"lowest_score": LOWEST_SCORE})
             self._results[package.sha256] = self.obtain(wanted, lambda: self._observe_results(package))
+        self._rest_on(self._results[package.sha256])
         return self._results[package.sha256]
 
     @contextmanager
@@ -221,13 +258,27 @@ class Trial:
             with self._stepped(_undecoded(path), f"{what}, {path.name}", None) as frames:
                 yield frames
 
+    def _rest_on(self, kept: KeptEvidence) -> None:
+        if self._resting:
+            self._resting[-1].append(kept.sha256)
+
+    def _confirmed(self, exhibit: KeptEvidence | Unmeasured, changes: Sequence[Change]) -> KeptEvidence | Unmeasured:
+        if isinstance(exhibit, Unmeasured):
+            return exhibit
+        if (reason := why_void(exhibit.evidence.conditions, changes)) is not None:
+            return Unmeasured(f"{reason} while it was tried; leave it alone and measure again")
+        try:
+            return self.shelf.read(exhibit.sha256)
+        except EvidenceError as error:
+            return Unmeasured(str(error))
+
     @contextmanager
     def _stepped(self, source: FrameSource, what: str, most: int | None) -> Iterator[Iterator[Frame]]:
         try:
             counts = [camera.frame_count for camera in source.cameras]
             known = None if None in counts else sum(count or 0 for count in counts)
             limits = [count for count in (known, most) if count is not None]
-            with self._terminal.progress(what, min(limits, default=None)) as step:
+            with self._terminal.progress(self._stage + what, min(limits, default=None)) as step:
                 yield _stepping(islice(source.frames(), most), step)
         finally:
             source.close()
