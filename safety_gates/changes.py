@@ -1,7 +1,7 @@
 """Whether packages and data are still what they were when a trial began; what changed meanwhile proves nothing.
 
-Evidence is bound to digests that are taken first, and frames are read later. Between the two a file can change, and then
-the evidence would speak of bytes that nobody measured.
+Evidence is bound to digests that are taken first, and frames are read later. Between the two a file can change, and
+then the evidence would speak of bytes that nobody measured.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from safety_gates.conditions import Conditions, DataSet, Subject, code_version
 from safety_gates.evidence import ArrayMap, Evidence, KeptEvidence, Shelf
 from safety_gates.gates.gate import Unmeasured
 from safety_gates.result_log import FrameKey, ResultLog
+from safety_gates.source_signature import SourceSignature
 from safety_gates.truth import Truth, read_truth, require_labelled_frame
 
 Matter = Literal["recording", "timing", "labels", "reference"]
@@ -51,6 +52,7 @@ class Case:
         frames: only the first so many frames of the recording; None for all.
         timing: recordings on all of whose frames latency is measured; none for the frames of `recording`. A few
             labelled pictures cannot carry a 99th percentile, a long drive without labels can.
+        source_signature: who vouches for the model that was compiled; None where no signature was given.
         command: the command line, for the evidence.
     """
 
@@ -61,6 +63,7 @@ class Case:
     reference: EnginePackage | None = None
     frames: int | None = None
     timing: tuple[Path, ...] = ()
+    source_signature: SourceSignature | None = None
     command: str = ""
 
 

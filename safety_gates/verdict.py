@@ -10,7 +10,6 @@ from enum import Enum
 from safety_gates.policy import Requirement
 from safety_gates.statistics import Interval
 
-
 MEASURE_AGAIN = "measure again; a better engine or another limit would decide where more samples cannot"
 
 

@@ -13,6 +13,9 @@ GATES: dict[str, str] = {
     "accuracy": "safety_gates.gates.accuracy:AccuracyGate",
     "parity": "safety_gates.gates.parity:ParityGate",
     "latency": "safety_gates.gates.latency:LatencyGate",
+    "determinism": "safety_gates.gates.determinism:DeterminismGate",
+    "calibration": "safety_gates.gates.calibration:CalibrationGate",
+    "resources": "safety_gates.gates.resources:ResourcesGate",
     "provenance": "safety_gates.gates.provenance:ProvenanceGate",
 }
 

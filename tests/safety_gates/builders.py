@@ -121,11 +121,13 @@ def null_package(folder: Path, *, service_ms: float, profile: Profile) -> Engine
 
 
 def patient_profile() -> Profile:
-    """The CPU profile with a minute for every frame: whatever else runs, nothing is late."""
+    """The CPU profile with a minute for every frame, and a fast camera: whatever else runs, nothing is late."""
     profile = load_profile("x86_cpu")
     stage = profile.budget.infer.model_copy(update={"value": 20_000})
     budget = profile.budget.model_copy(update={"preprocess": stage, "infer": stage, "postprocess": stage})
-    return profile.model_copy(update={"deadline": stage.model_copy(update={"value": 60_000}), "budget": budget})
+    cameras = profile.cameras.model_copy(update={"rate": profile.cameras.rate.model_copy(update={"value": 100})})
+    deadline = stage.model_copy(update={"value": 60_000})
+    return profile.model_copy(update={"deadline": deadline, "budget": budget, "cameras": cameras})
 
 
 def _package(folder: Path, engine_file: bytes, model_spec: ModelSpec, build: dict[str, object]) -> EnginePackage:
