@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hw_profiles.sysfs import text_of
-from hw_profiles.telemetry import Telemetry, sample
+from hw_profiles.telemetry import sample
 from perception.errors import EngineError, TollgateError
 from perception.frame import Frame
 from perception.package import EnginePackage, open_package
@@ -69,19 +69,16 @@ def main(words: Sequence[str]) -> int:
 
 def _watched(package: EnginePackage, recording: Path, count: int) -> dict[str, NDArray[np.generic]]:
     held = _held(recording)
-    every = max(1, count // LOOKS)
-    looks: list[tuple[int, Telemetry]] = []
+    every = math.ceil(count / LOOKS)
+    looks = np.full((count // every + 1, 1 + len(WATCHED)), math.nan)  # before anything counts: nothing here may grow
     with open_pipeline(package) as pipeline:
         for number, frame in enumerate(islice(cycle(held), SETTLING_FRAMES + count), start=1 - SETTLING_FRAMES):
             pipeline.step(frame)
             if number >= 0 and number % every == 0:
-                looks.append((number, sample()))
-    columns = {name: [getattr(look, name) for _, look in looks] for name in WATCHED}
-    return {
-        **{name: np.array([math.nan if v is None else v for v in column], float) for name, column in columns.items()},
-        "frame": np.array([number for number, _ in looks], np.int64),
-        "peak_bytes": np.array([_peak_bytes()], np.int64),
-    }
+                look = sample()
+                looks[number // every] = [number, *(getattr(look, name) for name in WATCHED)]  # None becomes NaN
+    columns = dict(zip(("frame", *WATCHED), looks.T, strict=True))
+    return {**columns, "peak_bytes": np.array([_peak_bytes()], np.int64)}
 
 
 def _held(recording: Path) -> list[Frame]:

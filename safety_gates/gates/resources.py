@@ -54,10 +54,10 @@ class ResourcesGate:
         return {name: readers[name](evidence) for name in wanted}
 
 
-def memory_mb(evidence: KeptEvidence) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def memory_mb(evidence: KeptEvidence) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(L,) frames run, and memory held then, in MB."""
     held = np.asarray(evidence.arrays["rss_bytes"], np.float64) / BYTES_PER_MB
-    return np.asarray(evidence.arrays["frame"], np.int64), held
+    return np.asarray(evidence.arrays["frame"], np.float64), held
 
 
 def _observe(trial: Trial) -> Observation:

@@ -121,11 +121,16 @@ def null_package(folder: Path, *, service_ms: float, profile: Profile) -> Engine
 
 
 def patient_profile() -> Profile:
-    """The CPU profile with a minute for every frame, and a fast camera: whatever else runs, nothing is late."""
+    """The CPU profile with a minute for every frame and a thousand slow cameras: whatever else runs, nothing is late.
+
+    No camera's frame is overtaken by its next, and all are due at once, so that no test waits for them.
+    """
     profile = load_profile("x86_cpu")
     stage = profile.budget.infer.model_copy(update={"value": 20_000})
     budget = profile.budget.model_copy(update={"preprocess": stage, "infer": stage, "postprocess": stage})
-    cameras = profile.cameras.model_copy(update={"rate": profile.cameras.rate.model_copy(update={"value": 100})})
+    number, rate = profile.cameras.number, profile.cameras.rate
+    many, slow = number.model_copy(update={"value": 1000}), rate.model_copy(update={"value": 0.03})
+    cameras = profile.cameras.model_copy(update={"number": many, "rate": slow})
     deadline = stage.model_copy(update={"value": 60_000})
     return profile.model_copy(update={"deadline": deadline, "budget": budget, "cameras": cameras})
 

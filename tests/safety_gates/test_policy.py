@@ -9,6 +9,7 @@ import yaml
 
 from hw_profiles.profile import load_profile
 from perception.errors import PolicyError
+from safety_gates.gates.table import GATES
 from safety_gates.policy import Policy, load_policy
 
 LIMIT = {
@@ -48,7 +49,7 @@ def test_a_limit_may_be_a_number_of_the_profile():
 
 def test_the_default_policy_can_be_used_as_it_is():
     policy, profile = load_policy(None), load_profile("x86_cpu")
-    assert {limit.gate for limit in policy.limits} == {"accuracy", "parity", "latency", "provenance"}
+    assert {limit.gate for limit in policy.limits} == set(GATES)
     for task, only in (("detection", "accuracy.ap50"), ("segmentation", "accuracy.miou")):
         claims = {requirement.claim for requirement in policy.requirements(profile, task)}
         assert only in claims
@@ -76,7 +77,7 @@ def test_a_limit_that_cannot_be_judged_is_refused(change, match):
 
 
 def test_a_profile_number_of_another_unit_is_refused():
-    ratio = {**LIMIT, "quantity": "late", "unit": "ratio", "limit": "profile.deadline_ms"}
+    ratio = {**LIMIT, "quantity": "missed", "unit": "ratio", "limit": "profile.deadline_ms"}
     _refused(_yaml(ratio), "profile.deadline_ms is in 'ms', the claim is in 'ratio'")
 
 
