@@ -14,8 +14,9 @@ from perception.errors import PolicyError
 from perception.files import json_bytes, sha256_of_bytes
 from safety_gates.conditions import Sha256, Subject, code_version
 from safety_gates.evidence import KeptEvidence
+from safety_gates.forecast import Forecast
 from safety_gates.gates.gate import Comparison, Unmeasured
-from safety_gates.gates.table import open_gate
+from safety_gates.gates.table import PASSES, open_gate
 from safety_gates.policy import Policy, Requirement
 from safety_gates.trial import Case, Trial
 from safety_gates.verdict import LeftOut, Measured, Outcome, Verdict, all_of, judged
@@ -87,9 +88,12 @@ def verdicts_on(requirements: Sequence[Requirement], exhibits: Exhibits) -> tupl
 
 def _measured(trial: Trial, gates: Sequence[str]) -> dict[str, KeptEvidence | Unmeasured]:
     exhibits: dict[str, KeptEvidence | Unmeasured] = {}
+    forecast = Forecast(gates, PASSES)
     for number, name in enumerate(gates, start=1):
-        trial.begin(f"{name} ({number} of {len(gates)})")
+        trial.begin(f"{name} ({number} of {len(gates)}{forecast.left()})")
+        measured_before = trial.measured
         exhibits[name] = open_gate(name).measure(trial)
+        forecast.done(name, measured=trial.measured > measured_before)
     return exhibits
 
 

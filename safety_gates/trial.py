@@ -196,6 +196,11 @@ class Trial:
         self._made.append(kept)
         return kept
 
+    @property
+    def measured(self) -> int:
+        """How many measurements were made since the trial began; evidence that was re-used is none."""
+        return len(self._made)
+
     def begin(self, stage: str) -> None:
         """Say in all that follows which part of the work it belongs to."""
         self._stage = f"{stage}: "

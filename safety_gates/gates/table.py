@@ -19,6 +19,9 @@ GATES: dict[str, str] = {
     "provenance": "safety_gates.gates.provenance:ProvenanceGate",
 }
 
+# Passes over the recording that a gate makes where nothing can be re-used: for the time that is left, for nothing else.
+PASSES: dict[str, float] = {"parity": 1, "latency": 2, "determinism": 2, "calibration": 0.5, "provenance": 0.1}
+
 
 def open_gate(name: str) -> Gate:
     """A gate by its name in `GATES`; its libraries are imported only now."""

@@ -10,7 +10,8 @@ import pytest
 from safety_gates.evidence import Shelf
 from safety_gates.judge import judge
 from safety_gates.policy import load_policy
-from safety_gates.report.page import counted, range_with_unit, render, with_unit
+from safety_gates.report.page import render
+from safety_gates.report.words import counted, range_with_unit, with_unit
 from safety_gates.statistics import Interval
 from safety_gates.trial import Case, Trial
 from tests.safety_gates.builders import QUIET, SHIFTED, mask_drive, mask_package, package
