@@ -327,12 +327,10 @@ def _edge_run(changed: NDArray[np.float32], rows: Samples) -> int:
     unmoved = rows[:first] if first >= len(moved) - last else rows[last:]
     if len(unmoved) == 0:
         return 0
-    spread = cv2.reduce(unmoved, 1, cv2.REDUCE_MAX)[:, 0] - cv2.reduce(unmoved, 1, cv2.REDUCE_MIN)[:, 0]
-    return int(np.count_nonzero(spread >= _TEXTURED))
+    return int(np.count_nonzero(np.ptp(unmoved, axis=1) >= _TEXTURED))
 
 
 def _blank_rows(rows: Samples) -> int:
     """How many rows at the lower edge hold one value only: memory that no picture was written to."""
-    spread = cv2.reduce(rows, 1, cv2.REDUCE_MAX)[:, 0] - cv2.reduce(rows, 1, cv2.REDUCE_MIN)[:, 0]
-    varied = spread[::-1] > 0
+    varied = np.ptp(rows, axis=1)[::-1] > 0
     return int(varied.argmax()) if varied.any() else len(rows)
