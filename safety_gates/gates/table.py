@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 GATES: dict[str, str] = {
     "accuracy": "safety_gates.gates.accuracy:AccuracyGate",
     "parity": "safety_gates.gates.parity:ParityGate",
+    "sensor_faults": "safety_gates.gates.sensor_faults:SensorFaultsGate",
     "latency": "safety_gates.gates.latency:LatencyGate",
     "determinism": "safety_gates.gates.determinism:DeterminismGate",
     "calibration": "safety_gates.gates.calibration:CalibrationGate",

@@ -1,7 +1,7 @@
 """A real detector small enough to read, and drives on which it is right: what the gates' tests try and harm.
 
 The detector looks at cells of 16 x 16 pixels: a red cell is a car, a blue cell is a person, its score the square of its
-brightness. ONNX Runtime runs it like any other model.
+brightness, and a white cell is nothing. ONNX Runtime runs it like any other model.
 """
 
 from __future__ import annotations
@@ -40,15 +40,24 @@ SHIFTED = np.array([1.1, 0.5, 0, 0, 0, 0, 0], np.float32)  # boxes 0.6 of their 
 
 
 def detector_file(weights: np.ndarray = RIGHT, bias: np.ndarray = BIAS) -> bytes:
-    """Average of each cell, one 1x1 convolution, transposed to YOLOX's rows."""
+    """Average of each cell, one 1x1 convolution less the glare of a white one, transposed to YOLOX's rows."""
     nodes = [
         helper.make_node("AveragePool", ["images"], ["cells"], kernel_shape=[CELL_PX] * 2, strides=[CELL_PX] * 2),
-        helper.make_node("Conv", ["cells", "weights", "bias"], ["heads"]),
+        helper.make_node("Conv", ["cells", "weights", "bias"], ["colours"]),
+        helper.make_node("Conv", ["cells", "green", "dazzled_from"], ["over"]),
+        helper.make_node("Relu", ["over"], ["glare"]),
+        helper.make_node("Conv", ["glare", "doubt"], ["less"]),
+        helper.make_node("Add", ["colours", "less"], ["heads"]),
         helper.make_node("Reshape", ["heads", "rows"], ["flat"]),
         helper.make_node("Transpose", ["flat"], ["output"], perm=[0, 2, 1]),
     ]
+    glare = {
+        "green": np.array([0, 1, 0], np.float32).reshape(1, 3, 1, 1),
+        "dazzled_from": np.array([-0.5], np.float32),
+        "doubt": np.array([0, 0, 0, 0, -4, 0, 0], np.float32).reshape(7, 1, 1, 1),
+    }
     constants = {"weights": weights.reshape(7, 3, 1, 1), "bias": bias, "rows": np.array([1, 7, CELLS**2])}
-    return _onnx_file(nodes, constants, [1, CELLS**2, 7])
+    return _onnx_file(nodes, {**constants, **glare}, [1, CELLS**2, 7])
 
 
 def mask_file(*, swapped: bool = False) -> bytes:
@@ -152,7 +161,7 @@ def drive(folder: Path, *, frames: int = 400, seed: int = 0) -> tuple[Path, Path
     labels.mkdir()
     generator = np.random.default_rng(seed)
     for number in range(frames):
-        picture = generator.integers(0, 20, (SIDE_PX, SIDE_PX, 3)).astype(np.uint8)
+        picture = generator.integers(0, (20, 50, 20), (SIDE_PX, SIDE_PX, 3)).astype(np.uint8)
         lines = []
         for cell in generator.choice(CELLS**2, size=generator.integers(1, 5), replace=False):
             x, y = int(cell) % CELLS * CELL_PX, int(cell) // CELLS * CELL_PX

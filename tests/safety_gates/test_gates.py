@@ -36,7 +36,7 @@ from tests.safety_gates.builders import (
     spec,
 )
 
-UNITS = {"ratio", "ms", "count", "MB", "MB/h", "J", "°C"}
+UNITS = {"ratio", "ms", "count", "frames", "MB", "MB/h", "J", "°C"}
 PASSED, FAILED, INCONCLUSIVE = Outcome.PASSED, Outcome.FAILED, Outcome.INCONCLUSIVE
 
 SWAPPED = RIGHT[[0, 1, 2, 3, 4, 6, 5]]
