@@ -94,10 +94,9 @@ class LatencyGate:
 def stages_ms(evidence: KeptEvidence) -> dict[str, NDArray[np.float64]]:
     """Stage → (F,) milliseconds in order of capture, and `total`; infinite where the frame was skipped."""
     skipped = np.asarray(evidence.arrays["skipped"], np.bool_)
-    durations = {
-        stage: np.where(skipped, np.inf, np.asarray(evidence.arrays[f"{stage}_ns"], np.float64) / 1e6)
-        for stage in STAGES
-    }
+    durations = {stage: np.full(len(skipped), np.inf) for stage in STAGES}
+    for stage, column in durations.items():
+        column[~skipped] = np.asarray(evidence.arrays[f"{stage}_ns"], np.float64) / 1e6
     durations["total"] = np.sum(list(durations.values()), axis=0)
     return durations
 
@@ -134,10 +133,9 @@ def _pace(cameras: CameraSet) -> Pace:
 
 
 def _stage_arrays(rows: Sequence[Timings | None]) -> dict[str, NDArray[np.generic]]:
-    stages = {
-        f"{stage}_ns": np.array([0 if row is None else getattr(row, f"{stage}_ns") for row in rows], np.int64)
-        for stage in STAGES
-    }
+    """Durations of the frames that were taken, and which of all were not."""
+    taken = [row for row in rows if row is not None]
+    stages = {f"{stage}_ns": np.array([getattr(row, f"{stage}_ns") for row in taken], np.int64) for stage in STAGES}
     return {**stages, "skipped": np.array([row is None for row in rows], np.bool_)}
 
 
