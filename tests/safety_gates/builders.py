@@ -6,6 +6,7 @@ brightness, and a white cell is nothing. ONNX Runtime runs it like any other mod
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from tests.perception.builders import SPEC_OF_NULL, null_engine_file
 CELL_PX, SIDE_PX, CLASSES = 16, 64, ("car", "person")
 CELLS = SIDE_PX // CELL_PX
 QUIET = Terminal(quiet=True)
+NO_FILES: Mapping[str, bytes] = {}
 BUILD = {
     "source": {"sha256": "0" * 64},
     "spec_sha256": "0" * 64,
@@ -100,9 +102,12 @@ def package(
     bias: np.ndarray = BIAS,
     model_spec: ModelSpec | None = None,
     build: dict[str, object] = BUILD,
+    precision: str = "fp32",
+    calibration: bytes | None = None,
 ) -> EnginePackage:
     """A package of the detector; every argument may plant a fault."""
-    return _package(folder, detector_file(weights, bias), model_spec or spec(), build)
+    files = {} if calibration is None else {"calibration.json": calibration}
+    return _package(folder, detector_file(weights, bias), model_spec or spec(), build, precision, files)
 
 
 def mask_package(folder: Path, *, swapped: bool = False) -> EnginePackage:
@@ -144,13 +149,21 @@ def patient_profile() -> Profile:
     return profile.model_copy(update={"deadline": deadline, "budget": budget, "cameras": cameras})
 
 
-def _package(folder: Path, engine_file: bytes, model_spec: ModelSpec, build: dict[str, object]) -> EnginePackage:
+def _package(
+    folder: Path,
+    engine_file: bytes,
+    model_spec: ModelSpec,
+    build: dict[str, object],
+    precision: str = "fp32",
+    more: Mapping[str, bytes] = NO_FILES,
+) -> EnginePackage:
     files = {
+        **more,
         "engine.onnx": engine_file,
         SPEC: model_spec.to_yaml().encode(),
         PROFILE: patient_profile().to_yaml().encode(),
     }
-    engine = EngineEntry(kind="onnxrt", file="engine.onnx", precision="fp32")
+    engine = EngineEntry(kind="onnxrt", file="engine.onnx", precision=precision)
     return write_package(folder, files, name=model_spec.name, engine=engine, build=build)
 
 
