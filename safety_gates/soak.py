@@ -29,7 +29,7 @@ from perception.pipeline import open_pipeline
 from perception.sources.table import open_source
 
 HELD_BYTES, MOST_HELD = 64 << 20, 64
-SETTLING_FRAMES = 100  # allocators, caches and lazy initialisation settle first
+SETTLING_FRAMES = 300  # allocators, caches and lazy initialisation settle first
 LOOKS = 200
 WATCHED = ("at_ns", "rss_bytes", "power_w", "energy_uj", "temperature_c", "gpu_temperature_c", "cpu_clock_mhz")
 REFUSED = 2

@@ -36,6 +36,7 @@ from safety_gates.truth import Truth, read_truth, require_labelled_frame
 Matter = Literal["recording", "timing", "labels", "reference"]
 RECORDING_ALONE: tuple[Matter, ...] = ("recording",)
 TIMING_ALONE: tuple[Matter, ...] = ("timing",)
+SOAK_FRAMES = 1000
 MOVING_FACTS = frozenset({"clock_mhz", "gpu_clock_mhz"})
 
 
@@ -52,6 +53,7 @@ class Case:
         frames: only the first so many frames of the recording; None for all.
         timing: recordings on all of whose frames latency is measured; none for the frames of `recording`. A few
             labelled pictures cannot carry a 99th percentile, a long drive without labels can.
+        soak_frames: for so many frames memory is watched.
         source_signature: who vouches for the model that was compiled; None where no signature was given.
         command: the command line, for the evidence.
     """
@@ -63,6 +65,7 @@ class Case:
     reference: EnginePackage | None = None
     frames: int | None = None
     timing: tuple[Path, ...] = ()
+    soak_frames: int = SOAK_FRAMES
     source_signature: SourceSignature | None = None
     command: str = ""
 

@@ -24,7 +24,6 @@ from safety_gates.statistics import CONFIDENCE, Interval
 from safety_gates.trial import Observation, Trial
 from safety_gates.verdict import Measured
 
-SOAK_FRAMES = 1000
 STRETCHES = 20
 BYTES_PER_MB, SECONDS_PER_HOUR = 1e6, 3600
 QUANTITIES: Mapping[str, Quantity] = {
@@ -44,8 +43,8 @@ class ResourcesGate:
     quantities = QUANTITIES
 
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
-        """Run the package for `SOAK_FRAMES` frames in a process of its own."""
-        wanted = trial.conditions("resources", settings={"soak_frames": SOAK_FRAMES})
+        """Run the package for a while in a process of its own."""
+        wanted = trial.conditions("resources", settings={"soak_frames": trial.case.soak_frames})
         return trial.obtain(wanted, lambda: _observe(trial))
 
     def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
@@ -61,8 +60,9 @@ def memory_mb(evidence: KeptEvidence) -> tuple[NDArray[np.float64], NDArray[np.f
 
 
 def _observe(trial: Trial) -> Observation:
-    arrays = soak(trial.case.package, trial.case.recording, SOAK_FRAMES)
-    return Observation(SOAK_FRAMES, {"frames_per_hour": _frames_per_hour(trial.case.package.profile)}, arrays)
+    frames = trial.case.soak_frames
+    arrays = soak(trial.case.package, trial.case.recording, frames)
+    return Observation(frames, {"frames_per_hour": _frames_per_hour(trial.case.package.profile)}, arrays)
 
 
 def _frames_per_hour(profile: Profile) -> float:
@@ -85,7 +85,9 @@ def _growth(evidence: KeptEvidence) -> Measured:
     middle = np.array([frame[stretch].mean() for stretch in stretches])
     per_hour = float(str(evidence.evidence.values["frames_per_hour"]))
     slope, _, low, high = (float(each) * per_hour for each in theilslopes(least, middle, CONFIDENCE))
-    return Measured(slope, evidence.evidence.samples, "frames", Interval(low, high), evidence=evidence.sha256)
+    remedy = f"run longer than --soak-frames {evidence.evidence.samples}"
+    interval = Interval(low, high)
+    return Measured(slope, evidence.evidence.samples, "frames", interval, remedy=remedy, evidence=evidence.sha256)
 
 
 def _energy(evidence: KeptEvidence) -> Measured:

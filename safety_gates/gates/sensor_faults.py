@@ -1,9 +1,10 @@
 """The gate of sensor faults: does the vehicle notice a broken camera, stay calm, and come back.
 
-Faults are planted into stretches of the recording: black, saturated, frozen, torn and wrong-sized pictures, an engine
-whose numbers are none, frames dropped, duplicated, out of order, and a clock that jumps. The camera's health must flag
-each within a number of frames; no object may be reported with confidence that the sound pictures do not show, unless
-the picture is flagged as unfit; and once sound frames come again, flags must go and results be as if nothing had been.
+Faults are planted into stretches of the recordings that latency is measured on: black, saturated, frozen, torn and
+wrong-sized pictures, an engine whose numbers are none, frames dropped, duplicated, out of order, and a clock that jumps.
+The camera's health must flag each within a number of frames; no object may be reported with confidence that the sound
+pictures do not show, unless the picture is flagged as unfit; and once sound frames come again, flags must go and results
+be as if nothing had been.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from statistics import median
 from typing import TypeAlias
 
@@ -30,7 +31,7 @@ from safety_gates.evidence import KeptEvidence
 from safety_gates.faults import FAULTS, LENGTH, Arrival, Fault
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.statistics import clustered_proportion_interval
-from safety_gates.trial import Observation, Trial
+from safety_gates.trial import TIMING_ALONE, Observation, Trial
 from safety_gates.verdict import Measured
 
 MOST_STRETCHES = 5
@@ -59,7 +60,7 @@ class SensorFaultsGate:
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
         """Plant every fault into every stretch."""
         settings: dict[str, JsonValue] = {"faults": [*FAULTS], "stretches": MOST_STRETCHES, "confident": CONFIDENT}
-        wanted = trial.conditions("sensor_faults", settings=settings)
+        wanted = trial.conditions("sensor_faults", looks_at=TIMING_ALONE, settings=settings)
         kept = trial.obtain(wanted, lambda: _observe(trial))
         if kept.evidence.samples == 0:
             return Unmeasured(f"no {LENGTH} frames of one camera and size follow each other; give a longer recording")
@@ -182,12 +183,12 @@ class _Bench:
 def _observe(trial: Trial) -> Observation:
     package = trial.case.package
     rows: list[tuple[str, _Episode]] = []
-    with open_pipeline(package, score_threshold=SEEN) as opened, trial.frames("sensor faults") as frames:
+    with open_pipeline(package, score_threshold=SEEN) as opened, trial.timed_recordings("sensor faults") as recordings:
         engine = _Spoilable(opened.engine)
         deadline_ns = int(package.profile.deadline_ms * 1e6)
         pipeline = Pipeline(package.spec, engine, deadline_ns=deadline_ns, score_threshold=SEEN)
         can_spoil = any(np.issubdtype(np.dtype(each.dtype), np.floating) for each in engine.outputs)
-        for stretch in islice(_stretches(frames), MOST_STRETCHES):
+        for stretch in islice(chain.from_iterable(map(_stretches, recordings)), MOST_STRETCHES):
             bench = _Bench(pipeline, engine, stretch)
             rows += [(name, bench.episode(each)) for name, each in FAULTS.items() if each.flag is not None or can_spoil]
     columns = {name: np.array([getattr(row, name) for _, row in rows], np.int64) for name in COLUMNS}

@@ -57,6 +57,34 @@ def calibration_plots(evidence: KeptEvidence, _: Limits) -> tuple[Plot, ...]:
     return (_two_sets(evidence), _nearness(evidence))
 
 
+def sensor_faults_plots(evidence: KeptEvidence, _: Limits) -> tuple[Plot, ...]:
+    """The worst of each planted fault: frames until it is flagged, frames until all is well again."""
+    names = np.asarray(evidence.arrays["fault"])
+    faults = list(dict.fromkeys(names.tolist()))
+    with drawing("sensor-faults", height_in=0.34 * len(faults) + 1.0) as (axes, canvas):
+        for offset, (column, colour, label) in enumerate(
+            (("delay", FIRST, "until flagged"), ("recovery", SECOND, "until well again"))
+        ):
+            frames = np.asarray(evidence.arrays[column], np.int64)
+            for row, fault in enumerate(faults):
+                of_fault = frames[names == fault]
+                never, worst = bool(np.any(of_fault < 0)), int(of_fault.max())
+                place = row - 0.17 + 0.34 * offset
+                axes.barh(place, 0.0 if never else worst, height=0.3, color=colour, label="" if row else label)
+                told = "never" if never else str(worst)
+                axes.text((0 if never else worst) + 0.06, place, told, va="center", color=INK, fontsize=8)
+        axes.set_yticks(range(len(faults)), faults)
+        axes.grid(axis="y", visible=False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(ylim=(len(faults) - 0.4, -0.6), xlabel="frames, the worst of all stretches")
+        axes.set_xlim(0, max(3.0, float(axes.get_xlim()[1])))
+        axes.legend(loc="best")
+        caption = (
+            f"{len(names)} faults planted. 0 is best: flagged with the frame itself, well with the first sound one."
+        )
+        return (plot_of(canvas, title="Faults of a camera", caption=caption),)
+
+
 def resources_plots(evidence: KeptEvidence, _: Limits) -> tuple[Plot, ...]:
     """Memory over the soak, with temperature where the machine tells it."""
     frame, held_mb = memory_mb(evidence)
@@ -96,7 +124,7 @@ def _tail(stages: Mapping[str, NDArray[np.float64]], limit_ms: float) -> Plot:
     """Share of frames that took longer, on a log axis: the tail is where deadlines are missed."""
     with drawing("latency-tail") as (axes, canvas):
         for name, colour, style in (("total", FIRST, "-"), ("infer", SECOND, "--")):
-            ordered = np.sort(stages[name])
+            ordered = np.sort(stages[name] if name == "total" else stages[name][np.isfinite(stages[name])])
             longer = 1 - np.arange(len(ordered)) / len(ordered)
             had, p99 = np.isfinite(ordered), percentile(ordered, 0.99)
             told = f"{name}, p99 {p99:.2f} ms" if np.isfinite(p99) else f"{name}, p99 never"

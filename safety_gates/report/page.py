@@ -22,6 +22,7 @@ from safety_gates.statistics import CONFIDENCE
 from safety_gates.trial import Trial
 from safety_gates.verdict import Outcome, Verdict
 
+ORDER = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED)
 GAUGE_LEFT, GAUGE_RIGHT, GAUGE_OPEN = 6.0, 138.0, 20.0
 
 
@@ -90,7 +91,7 @@ def render(judgement: Judgement, trial: Trial) -> bytes:
         subject=Subject.of(judgement.case.package),
         tally=_tally(judgement, trial),
         policy_name=judgement.policy.name,
-        rows=[_row(verdict) for verdict in judgement.verdicts],
+        rows=[_row(verdict) for verdict in sorted(judgement.verdicts, key=lambda each: ORDER.index(each.outcome))],
         confidence=f"{CONFIDENCE:.0%}",
         left_out=judgement.left_out,
         chapters=chapters_of(judgement.exhibits, judgement.verdicts),

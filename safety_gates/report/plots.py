@@ -21,6 +21,7 @@ from safety_gates.report.machine_plots import (
     latency_plots,
     provenance_plots,
     resources_plots,
+    sensor_faults_plots,
 )
 from safety_gates.report.svg import FIRST, INK, LIMIT, SERIES, Limits, Plot, drawing, plot_of
 from safety_gates.verdict import Measured, Verdict
@@ -150,6 +151,7 @@ def _score_differences(differences: NDArray[np.float64]) -> Plot:
 _CHAPTERS: dict[str, tuple[str, Callable[[KeptEvidence, Limits], tuple[Plot, ...]]]] = {
     "accuracy": ("What the engine finds, against the labels of the recording.", _accuracy),
     "parity": ("What the engine says, against the float model on the same frames.", _parity),
+    "sensor_faults": ("What happens when a camera breaks, and when it works again.", sensor_faults_plots),
     "latency": ("How long a frame takes at the camera's rate, from capture to usable result.", latency_plots),
     "determinism": ("Whether the same frames give the same results, bit for bit.", determinism_plots),
     "calibration": ("What calibrated the engine, against the frames that judge it.", calibration_plots),

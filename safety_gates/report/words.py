@@ -8,7 +8,6 @@ from safety_gates.judge import WrittenVerdict
 from safety_gates.statistics import Interval
 
 MARKS = {"PASSED": "✓", "FAILED": "✗", "INCONCLUSIVE": "?"}
-WHOLE = frozenset({"count", "frames"})
 SIGNS = {"at_least": "≥", "at_most": "≤"}
 
 
@@ -18,8 +17,10 @@ def with_unit(figure: float | None, unit: str) -> str:
         return "–"
     if math.isinf(figure):
         return "∞" if figure > 0 else "−∞"
-    if unit in WHOLE:
-        return f"{figure:.0f} {'' if unit == 'count' else unit}".strip()
+    if unit == "count":
+        return f"{figure:.0f}"
+    if unit == "frames":
+        return counted(round(figure), unit)
     return f"{figure:.3f}" if unit == "ratio" else f"{figure:.2f} {unit}".strip()
 
 

@@ -44,7 +44,7 @@ from safety_gates.report.page import render
 from safety_gates.report.words import MARKS, SIGNS, range_with_unit, with_unit
 from safety_gates.sbom import sbom_of_this_environment
 from safety_gates.source_signature import SourceSignature
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import SOAK_FRAMES, Case, Trial
 from safety_gates.verdict import Outcome, Verdict
 
 EXIT_CODES = {
@@ -93,6 +93,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="JSON",
         help="the verdicts for machines (default: judgement.json beside the report)",
+    )
+    parser.add_argument(
+        "--soak-frames",
+        type=positive,
+        default=SOAK_FRAMES,
+        metavar="N",
+        help=f"watch memory for so many frames (default: {SOAK_FRAMES})",
     )
     parser.add_argument(
         "--source-signature", type=Path, metavar="SIG", help="signature of the source model: DSSE or a Sigstore bundle"
@@ -168,6 +175,7 @@ def _case_of(arguments: argparse.Namespace) -> Case:
         reference=None if arguments.reference is None else open_package(arguments.reference),
         frames=arguments.frames,
         timing=tuple(arguments.timing_recording),
+        soak_frames=arguments.soak_frames,
         source_signature=_source_signature_of(arguments),
         command=_command_of(arguments),
     )
@@ -186,6 +194,7 @@ def _command_of(arguments: argparse.Namespace) -> str:
         "evidence",
         "report",
         "judgement",
+        "soak_frames",
         "source_signature",
         "source_key",
         "junit",
