@@ -1,8 +1,8 @@
 """The gate of sensor faults: does the vehicle notice a broken camera, stay calm, and come back.
 
 Faults are planted into stretches of the recordings that latency is measured on: black, saturated, frozen, torn and
-wrong-sized pictures, an engine whose numbers are none, frames dropped, duplicated, out of order, a clock that jumps. The
-camera's health must flag each within a number of frames; no object may be reported with confidence that the sound
+wrong-sized pictures, an engine whose numbers are none, frames dropped, duplicated, out of order, a jump of the clock.
+The camera's health must flag each within a number of frames; no object may be reported with confidence that the sound
 pictures do not show, unless the picture is flagged as unfit; and once sound frames come again, flags must go and
 results be as if nothing had been.
 """

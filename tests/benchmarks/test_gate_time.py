@@ -82,19 +82,12 @@ def test_the_time_of_gate_over_its_inferences(benchmark, sample: EnginePackage, 
     inferences = counted[0] + SOAK_FRAMES + SETTLING_FRAMES
     raw_s = inferences * engine_ms / 1e3
     rate_hz = sample.profile.cameras.rate_hz
+    told = {"better": "lower", "samples": 1, "command": COMMAND}
     rows = [
-        row(
-            "gate_over_raw_inferences",
-            took_s / raw_s,
-            limit=1.5,
-            unit="ratio",
-            better="lower",
-            samples=1,
-            command=COMMAND,
-        ),
+        row("gate_over_raw_inferences", took_s / raw_s, limit=1.5, unit="ratio", **told),
         row("gate", took_s, limit=None, unit="s", **told),
         row("inferences", inferences, limit=None, unit="count", **told),
-        row("engine", engine_ms, limit=None, unit="ms", better="lower", samples=RAW_CALLS, command=COMMAND),
+        row("engine", engine_ms, limit=None, unit="ms", **{**told, "samples": RAW_CALLS}),
         row("camera_pace", FRAMES / rate_hz, limit=None, unit="s", **told),
     ]
     write_results("gate_time", rows, more={"frames": FRAMES, "recording": "data/samples/drive", "camera_hz": rate_hz})
