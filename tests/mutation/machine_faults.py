@@ -14,6 +14,7 @@ from tests.mutation.bench import Bench, PlantedFault, calibration_of, darker, qu
 from tests.safety_gates.builders import BIAS, BUILD, detector_file, null_package, spec
 
 RATE_HZ, DEADLINE_MS = 200.0, 15.0
+BLIND = {"quantity": "blind_ghosts"}
 LONGEST = {"quantity": "total_max", "limit": 15.0}
 SEEING_THINGS = BIAS + np.array([0, 0, 0, 0, 0.8, 0.8, 0], np.float32)
 
@@ -126,7 +127,7 @@ MACHINE_FAULTS = (
     PlantedFault("an altered engine", "provenance.bytes", altered, because="engine.onnx"),
     PlantedFault("no licence", "provenance.licence", without_licence),
     PlantedFault("no word of the toolchain", "provenance.build", without_toolchain, because="libraries"),
-    PlantedFault("a network that sees cars in the dark", "faults.blind_ghosts", seeing_things, because="black"),
+    PlantedFault("a network that sees cars in the dark", "faults.ghosts", seeing_things, because="black", change=BLIND),
     PlantedFault("an engine that stays dazzled", "faults.recovery", of_kind("dazzled"), because="black"),
 )
 """Faults of packages and recordings: each needs nothing but its case."""
