@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perception.errors import SourceError, TollgateError
+from perception.errors import EvidenceError, SourceError, TollgateError
 from perception.package import EnginePackage, open_package
 from safety_gates.conditions import Conditions, DataSet
+from safety_gates.evidence import KeptEvidence, Shelf
+from safety_gates.gates.gate import Unmeasured
 
 COMPARES_THE_PACKAGE_ITSELF = "provenance"
 
@@ -55,6 +57,25 @@ def data_changes(data_set: DataSet | None, paths: Sequence[Path]) -> Iterator[Ch
         yield Change(
             f"{data_set.name}: {reason}", lambda conditions: data_set in (conditions.recording, conditions.labels)
         )
+
+
+def discard_void(made: Sequence[KeptEvidence], shelf: Shelf, changes: Sequence[Change]) -> None:
+    """Take what was measured while its subject changed off the shelf: nobody may find it again."""
+    for kept in made:
+        if why_void(kept.evidence.conditions, changes) is not None:
+            shelf.discard(kept.sha256)
+
+
+def confirmed(exhibit: KeptEvidence | Unmeasured, shelf: Shelf, changes: Sequence[Change]) -> KeptEvidence | Unmeasured:
+    """The exhibit as it lies on the shelf, every byte compared once more; or why it decides nothing."""
+    if isinstance(exhibit, Unmeasured):
+        return exhibit
+    if (reason := why_void(exhibit.evidence.conditions, changes)) is not None:
+        return Unmeasured(f"{reason} while it was tried; leave it alone and measure again")
+    try:
+        return shelf.read(exhibit.sha256)
+    except EvidenceError as error:
+        return Unmeasured(str(error))
 
 
 def _difference(package: EnginePackage) -> str | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -15,9 +15,8 @@ from pydantic import JsonValue
 from rich.markup import escape
 
 from compile.accuracy import LOWEST_SCORE
-from hw_profiles.machine import Machine, read_machine
-from hw_profiles.telemetry import sample
-from perception.errors import EvidenceError, LabelError, PackageError, SourceError
+from hw_profiles.machine import read_machine
+from perception.errors import LabelError, PackageError, SourceError
 from perception.frame import Frame
 from perception.package import EnginePackage
 from perception.pipeline import open_pipeline
@@ -25,10 +24,11 @@ from perception.results import Result
 from perception.sources.source import FrameSource
 from perception.sources.table import kind_and_path, open_source, source_class
 from perception.terminal import Step, Terminal
-from safety_gates.changes import Change, data_changes, package_changes, why_void
+from safety_gates.changes import confirmed, data_changes, discard_void, package_changes
 from safety_gates.conditions import Conditions, DataSet, Subject, code_version
 from safety_gates.evidence import ArrayMap, Evidence, KeptEvidence, Shelf
 from safety_gates.gates.gate import Unmeasured
+from safety_gates.machine_facts import machine_facts, machine_state
 from safety_gates.result_log import FrameKey, ResultLog
 from safety_gates.source_signature import SourceSignature
 from safety_gates.truth import Truth, read_truth, require_labelled_frame
@@ -37,7 +37,6 @@ Matter = Literal["recording", "timing", "labels", "reference"]
 RECORDING_ALONE: tuple[Matter, ...] = ("recording",)
 TIMING_ALONE: tuple[Matter, ...] = ("timing",)
 SOAK_FRAMES = 1000
-MOVING_FACTS = frozenset({"clock_mhz", "gpu_clock_mhz"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +220,8 @@ class Trial:
             *data_changes(self.timing, [_path_of(path) for path in case.timing]),
             *data_changes(self.labels, [] if case.labels is None else [case.labels]),
         )
-        for kept in self._made:
-            if why_void(kept.evidence.conditions, changes) is not None:
-                self.shelf.discard(kept.sha256)
-        return {name: self._confirmed(exhibit, changes) for name, exhibit in exhibits.items()}
+        discard_void(self._made, self.shelf, changes)
+        return {name: confirmed(exhibit, self.shelf, changes) for name, exhibit in exhibits.items()}
 
     def results(self, package: EnginePackage) -> KeptEvidence:
         """What a package says about every frame, detections from `LOWEST_SCORE` on."""
@@ -272,16 +269,6 @@ class Trial:
     def _rest_on(self, kept: KeptEvidence) -> None:
         if self._resting:
             self._resting[-1].append(kept.sha256)
-
-    def _confirmed(self, exhibit: KeptEvidence | Unmeasured, changes: Sequence[Change]) -> KeptEvidence | Unmeasured:
-        if isinstance(exhibit, Unmeasured):
-            return exhibit
-        if (reason := why_void(exhibit.evidence.conditions, changes)) is not None:
-            return Unmeasured(f"{reason} while it was tried; leave it alone and measure again")
-        try:
-            return self.shelf.read(exhibit.sha256)
-        except EvidenceError as error:
-            return Unmeasured(str(error))
 
     @contextmanager
     def _stepped(self, source: FrameSource, what: str, most: int | None) -> Iterator[Iterator[Frame]]:
@@ -340,31 +327,6 @@ def _require_same_model(package: EnginePackage, reference: EnginePackage) -> Non
             f"{reference.folder}: is a {theirs.task} model of {len(theirs.classes)} classes, the package on trial is a "
             f"{ours.task} model of {len(ours.classes)}; give the float package of the same model"
         )
-
-
-def machine_facts(machine: Machine) -> dict[str, JsonValue]:
-    """A machine as one flat mapping, `cpu.model` and so on; momentary clocks are left to `machine_state`."""
-    return dict(_flattened(machine.document(), "", omit=MOVING_FACTS))
-
-
-def machine_state() -> dict[str, JsonValue]:
-    """Clocks, temperature, throttling, memory and power at this moment; None where the machine does not tell."""
-    return dict(_flattened(asdict(sample()), "", omit=frozenset()))
-
-
-def _flattened(document: Mapping[str, object], prefix: str, omit: frozenset[str]) -> Iterator[tuple[str, JsonValue]]:
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{key}.", omit)
-        elif key not in omit:
-            yield prefix + key, _as_json(value)
-
-
-def _as_json(value: object) -> JsonValue:
-    """Tuples become lists, as they come back from JSON: facts are compared with facts read from files."""
-    if isinstance(value, tuple | list):
-        return [_as_json(item) for item in value]
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 
 
 def _stepping(frames: Iterator[Frame], step: Step) -> Iterator[Frame]:
