@@ -153,18 +153,32 @@ class _Bench:
         period_ns = median(after - before for before, after in pairwise(times))
         return CameraHealth(size_px=(first.width_px, first.height_px), rate_hz=1e9 / period_ns)
 
-    def _heard(
-        self, arrivals: Sequence[Arrival], health: CameraHealth
-    ) -> Iterator[tuple[frozenset[Ailment], Result | None]]:
-        """Flags and result of each arrival; no result where the engine's numbers were refused."""
-        for each in arrivals:
+    def _heard(self, arrivals: Sequence[Arrival], health: CameraHealth) -> Iterator[Heard]:
+        """Flags and result of each arrival.
+
+        Frames before the fault, and those after all is well again, are not run anew: what the engine says of them is
+        known.
+        """
+        faulty = [place for place, each in enumerate(arrivals) if each.faulty]
+        recovered = False
+        for place, each in enumerate(arrivals):
             flags = health.observe(each.frame, arrived_ns=each.arrived_ns)
-            self._engine.spoilt = each.spoilt
-            try:
-                yield flags, self._pipeline.step(each.frame).result
-            except EngineError:
-                yield flags, None
-        self._engine.spoilt = False
+            if place < faulty[0] or recovered:
+                yield flags, self._clean[each.shows[0]]
+                continue
+            result = self._result(each)
+            recovered = place > faulty[-1] and not flags and self._as_sound(each, result)
+            yield flags, result
+
+    def _result(self, arrival: Arrival) -> Result | None:
+        """What the pipeline says; None where it refused the engine's numbers."""
+        self._engine.spoilt = arrival.spoilt
+        try:
+            return self._pipeline.step(arrival.frame).result
+        except EngineError:
+            return None
+        finally:
+            self._engine.spoilt = False
 
     def _as_sound(self, arrival: Arrival, result: Result | None) -> bool:
         """Whether a sound frame's result is that of the undisturbed run."""
