@@ -227,6 +227,23 @@ class TestLatency:
         assert measured.got is None
         assert "measure again" in measured.note
 
+    @pytest.mark.parametrize(("clocks_mhz", "counts"), [((2000.0, 1900.0), True), ((2000.0, 1700.0), False)])
+    def test_figures_of_a_machine_whose_clocks_moved_count_for_nothing(
+        self, tmp_path, short_drive, fast, clocks_mhz, counts
+    ):
+        kept = LatencyGate().measure(Trial(Case(fast, short_drive[0]), Shelf(tmp_path / "evidence"), QUIET))
+        arrays = {**kept.arrays, "state_cpu_clock_mhz": np.array(clocks_mhz)}
+        told = KeptEvidence(kept.evidence, arrays, kept.sha256)
+        measured = LatencyGate().read(told, ["missed"])["missed"]
+        assert (measured.got is not None) is counts
+        assert ("moved between 1700 and 2000 MHz" in measured.note) is not counts
+
+    def test_p99_9_wants_thousands_of_frames_and_says_how_many(self, tmp_path, short_drive, fast):
+        kept = LatencyGate().measure(Trial(Case(fast, short_drive[0]), Shelf(tmp_path / "evidence"), QUIET))
+        measured = LatencyGate().read(kept, ["total_p99_9"])["total_p99_9"]
+        assert measured.interval.high == float("inf")
+        assert "give at least 3688" in measured.remedy
+
     def test_longer_recordings_without_labels_can_carry_the_percentile(
         self, tmp_path, short_drive, labelled_drive, fast
     ):
