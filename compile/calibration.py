@@ -6,6 +6,7 @@ Noise, single colours, copies of one frame and too few frames are refused here, 
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,10 @@ class CalibrationSet:
     left_out: Mapping[str, int]
 
     def document(self) -> dict[str, JsonValue]:
-        """What `calibration.json` holds: every frame by name and digest, every recording by digest."""
+        """What `calibration.json` holds: every recording by digest, every frame by name, digest and thumbnail.
+
+        The thumbnail is its grey levels, rounded, row by row: enough to tell whether another frame shows the same.
+        """
         return {
             "format": "tollgate-calibration/1",
             "selection": self.selection,
@@ -60,6 +64,8 @@ class CalibrationSet:
                     "frame": candidate.frame_id,
                     "name": candidate.name,
                     "pixels_sha256": candidate.pixels_sha256,
+                    "contrast": candidate.contrast,
+                    "thumbnail": base64.b64encode(candidate.thumbnail.round().astype(np.uint8).tobytes()).decode(),
                 }
                 for candidate in self.recordings.chosen
             ],

@@ -113,7 +113,7 @@ def survey(paths: Sequence[Path], *, advance: Callable[[], None] = no_progress) 
         with closing(open_source(path)) as recording:
             for frame in recording.frames():
                 if position % stride == 0:
-                    found.append(_surveyed(frame, source))
+                    found.append(surveyed(frame, source))
                 position += 1
                 advance()
                 if len(found) > MOST_CANDIDATES:
@@ -163,7 +163,8 @@ def _picked(path: Path, source: int, wanted: set[tuple[int, str, int]]) -> Itera
                 return
 
 
-def _surveyed(frame: Frame, source: int) -> SurveyedFrame:
+def surveyed(frame: Frame, source: int) -> SurveyedFrame:
+    """A frame in small; `source` is the position of its recording among those looked through."""
     grey = cv2.cvtColor(frame.pixels, cv2.COLOR_BGR2GRAY)
     return SurveyedFrame(
         source=source,

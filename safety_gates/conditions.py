@@ -6,16 +6,36 @@ Where any of these differs, a measurement speaks of something else; `Conditions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from perception.errors import LabelError, SourceError
-from perception.files import sha256_of_file
+from perception.files import sha256_of_bytes, sha256_of_file
 from perception.package import EnginePackage
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+ROOMS = ("hw_profiles", "perception", "compile", "safety_gates")
+NOT_MEASURING = frozenset({"report", "verbs", "rollout"})
+"""Folders whose code shows or distributes what was measured and has no part in measuring."""
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """Version of this project and a digest of the code that measures: an edited gate is another gate."""
+    root = Path(__file__).resolve().parents[1]
+    sources = sorted(path for room in ROOMS for path in (root / room).rglob("*.py"))
+    lines = [
+        f"{path.relative_to(root).as_posix()} {sha256_of_file(path)}\n"
+        for path in sources
+        if not NOT_MEASURING & set(path.relative_to(root).parts)
+    ]
+    return f"{version('tollgate')}+{sha256_of_bytes(''.join(lines).encode())[:12]}"
 
 
 class _Strict(BaseModel):
@@ -101,7 +121,7 @@ class Conditions(_Strict):
         labels: the ground truth, if any.
         settings: how it was measured.
         machine: what the machine is; nothing that changes by itself.
-        tollgate: version of this project.
+        tollgate: version of this project and digest of its code, see `code_version`.
     """
 
     measurement: str

@@ -24,6 +24,9 @@ from perception.errors import EvidenceError
 from perception.files import json_bytes, sha256_of_bytes, write_atomically
 from safety_gates.conditions import Conditions, Sha256, Subject, subject_difference
 
+# How far evidence is from what is wanted: a number of differences, or one of these. The nearest is the reason told.
+DAMAGED, OTHER_SUBJECT = 100, 200
+
 ArrayMap = Mapping[str, NDArray[np.generic]]
 
 
@@ -51,6 +54,7 @@ class Evidence(_Strict):
         after: the same at the end.
         values: figures and facts.
         arrays: what is too long for JSON.
+        rests_on: digests of the evidence it was computed from; altered, that takes this down with it.
     """
 
     format: Literal["tollgate-evidence/1"] = "tollgate-evidence/1"
@@ -63,6 +67,7 @@ class Evidence(_Strict):
     after: dict[str, JsonValue]
     values: dict[str, JsonValue]
     arrays: ArrayFile | None = None
+    rests_on: tuple[Sha256, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +109,14 @@ class Shelf:
         return KeptEvidence(evidence, arrays, name)
 
     def read(self, sha256: str) -> KeptEvidence:
-        """Evidence by its digest, every byte compared.
+        """Evidence by its digest, every byte compared, and every byte of the evidence it rests on.
 
         Raises:
             EvidenceError: missing, or a byte of it changed.
         """
         evidence = self._without_arrays(sha256)
+        for below in evidence.rests_on:
+            self._compare(below)
         if evidence.arrays is None:
             return KeptEvidence(evidence, {}, sha256)
         path = self.folder / Path(evidence.arrays.file).name
@@ -131,24 +138,38 @@ class Shelf:
         return kept
 
     def find(self, wanted: Conditions) -> tuple[KeptEvidence | None, str]:
-        """The newest evidence that serves, or None and why what lies here does not.
+        """The newest evidence that serves, or None and why what comes nearest does not.
 
         Evidence of the same measurement that is bound to something else, or damaged, is a reason, never an answer.
         """
         candidates = sorted(self.folder.glob("[0-9a-f]*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        stale: list[str] = []
+        stale: list[tuple[int, str]] = []
         for path in candidates:
+            distance = DAMAGED
             try:
                 have = self._without_arrays(path.stem).conditions
+                if have.measurement != wanted.measurement:
+                    continue
                 differences = have.differences(wanted)
-                if have.measurement == wanted.measurement and not differences:
+                distance = len(differences) if have.subject == wanted.subject else OTHER_SUBJECT
+                if not differences:
                     return self.read(path.stem), ""
+                stale.append((distance, "; ".join(differences)))
             except EvidenceError as error:
-                stale.append(str(error))
-            else:
-                if have.measurement == wanted.measurement:
-                    stale.append("; ".join(differences))
-        return None, stale[0] if stale else "no evidence yet"
+                stale.append((distance, str(error)))
+        return None, min(stale, key=lambda each: each[0])[1] if stale else "no evidence yet"
+
+    def discard(self, sha256: str) -> None:
+        """Take evidence off the shelf that turned out to speak of something else than it says."""
+        (self.folder / f"{sha256}.json").unlink(missing_ok=True)
+
+    def _compare(self, sha256: str) -> None:
+        """Compare every byte of evidence and of what it rests on, without reading its arrays."""
+        evidence = self._without_arrays(sha256)
+        if evidence.arrays is not None:
+            _bytes_of(self.folder / Path(evidence.arrays.file).name, evidence.arrays.sha256)
+        for below in evidence.rests_on:
+            self._compare(below)
 
     def _without_arrays(self, sha256: str) -> Evidence:
         path = self.folder / f"{sha256}.json"

@@ -6,19 +6,20 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from perception.errors import PolicyError
 from perception.files import json_bytes, sha256_of_bytes
-from safety_gates.conditions import Sha256, Subject
+from safety_gates.conditions import Sha256, Subject, code_version
 from safety_gates.evidence import KeptEvidence
+from safety_gates.forecast import Forecast
 from safety_gates.gates.gate import Comparison, Unmeasured
-from safety_gates.gates.table import open_gate
+from safety_gates.gates.table import PASSES, open_gate
 from safety_gates.policy import Policy, Requirement
 from safety_gates.trial import Case, Trial
-from safety_gates.verdict import Measured, Outcome, Verdict, all_of, judged
+from safety_gates.verdict import LeftOut, Measured, Outcome, Verdict, all_of, judged
 
 Exhibits: TypeAlias = Mapping[str, KeptEvidence | Unmeasured]
 
@@ -31,7 +32,7 @@ class Judgement:
         case: what was tried.
         policy: what was asked.
         verdicts: one for each claim that applies, in the policy's order.
-        left_out: claims that do not apply to this kind of model.
+        left_out: claims that do not apply to this package.
         exhibits: by gate, the evidence, or why there is none.
         judged_ns: UTC in nanoseconds since 1970.
     """
@@ -59,21 +60,42 @@ def judge(trial: Trial, policy: Policy) -> Judgement:
     package = trial.case.package
     requirements = policy.requirements(package.profile, package.spec.task)
     trial.settings = policy.measuring
-    exhibits = {name: open_gate(name).measure(trial) for name in _gates_of(requirements)}
+    exhibits = trial.confirmed(_measured(trial, _gates_of(requirements)))
+    verdicts = verdicts_on(requirements, exhibits)
+    judged_claims = {verdict.requirement.claim for verdict in verdicts}
     return Judgement(
         case=trial.case,
         policy=policy,
-        verdicts=verdicts_on(requirements, exhibits),
-        left_out=policy.left_out(package.spec.task),
+        verdicts=verdicts,
+        left_out=tuple(limit.claim for limit in policy.limits if limit.claim not in judged_claims),
         exhibits=exhibits,
         judged_ns=time.time_ns(),
     )
 
 
 def verdicts_on(requirements: Sequence[Requirement], exhibits: Exhibits) -> tuple[Verdict, ...]:
-    """Judge every requirement from evidence alone; equal evidence gives equal verdicts, today and at a release."""
+    """Judge every requirement from evidence alone; equal evidence gives equal verdicts, today and at a release.
+
+    Raises:
+        PolicyError: this package has none of the quantities that are asked for.
+    """
     figures = {gate: _figures(gate, exhibit, requirements) for gate, exhibit in exhibits.items()}
-    return tuple(judged(each, figures[each.gate][each.quantity]) for each in requirements)
+    asked = [(each, figures[each.gate][each.quantity]) for each in requirements]
+    verdicts = tuple(judged(each, figure) for each, figure in asked if isinstance(figure, Measured))
+    if not verdicts:
+        raise PolicyError("the policy asks only for what this package does not have; add a limit that applies to it")
+    return verdicts
+
+
+def _measured(trial: Trial, gates: Sequence[str]) -> dict[str, KeptEvidence | Unmeasured]:
+    exhibits: dict[str, KeptEvidence | Unmeasured] = {}
+    forecast = Forecast(gates, PASSES)
+    for number, name in enumerate(gates, start=1):
+        trial.begin(f"{name} ({number} of {len(gates)}{forecast.left()})")
+        measured_before = trial.measured
+        exhibits[name] = open_gate(name).measure(trial)
+        forecast.done(name, measured=trial.measured > measured_before)
+    return exhibits
 
 
 def _gates_of(requirements: Iterable[Requirement]) -> list[str]:
@@ -82,7 +104,7 @@ def _gates_of(requirements: Iterable[Requirement]) -> list[str]:
 
 def _figures(
     gate: str, exhibit: KeptEvidence | Unmeasured, requirements: Sequence[Requirement]
-) -> Mapping[str, Measured]:
+) -> Mapping[str, Measured | LeftOut]:
     wanted = [each.quantity for each in requirements if each.gate == gate]
     if isinstance(exhibit, Unmeasured):
         return dict.fromkeys(wanted, Measured(None, 0, "samples", note=exhibit.why))
@@ -116,6 +138,8 @@ class WrittenVerdict(_Strict):
     samples: int
     sampled: str
     why: str
+    collect: str
+    more_samples: int | None
     evidence: Sha256 | None
 
     @classmethod
@@ -138,6 +162,8 @@ class WrittenVerdict(_Strict):
             samples=measured.samples,
             sampled=measured.sampled,
             why=verdict.why,
+            collect=verdict.collect,
+            more_samples=verdict.more_samples,
             evidence=measured.evidence,
         )
 
@@ -190,7 +216,7 @@ class WrittenJudgement(_Strict):
             evidence_folder=evidence_folder,
             command=judgement.case.command,
             judged_ns=judgement.judged_ns,
-            tollgate=version("tollgate"),
+            tollgate=code_version(),
             report=report,
         )
 

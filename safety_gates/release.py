@@ -4,44 +4,35 @@ A judgement is a file, and files can be edited. So nothing is taken from it but 
 evidence: the evidence is read again, every byte compared, and every verdict derived anew. Only when each is PASSED,
 for exactly the bytes of this package, is a statement signed.
 
-The statement is an in-toto Statement v1 with the predicate test-result v0.1 in a DSSE envelope, signed with ed25519:
-any in-toto verifier reads it. Its subjects are the package's files, the manifest among them, whose digest names the
-package; its configuration names policy, judgement, report and evidence by digest.
+What is signed is `safety_gates.attestation`'s statement.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
-from securesystemslib.dsse import Envelope
 from securesystemslib.signer import CryptoSigner
 
 from hw_profiles.yaml_files import complaints_of
 from perception.errors import EvidenceError, PolicyError, ReleaseError
-from perception.files import json_bytes, sha256_of_bytes, sha256_of_file, staged_folder
-from perception.package import MANIFEST, EnginePackage
+from perception.files import sha256_of_bytes, sha256_of_file, staged_folder
+from perception.package import EnginePackage
 from perception.release_client import (
     JUDGEMENT,
     PACKAGE,
-    PAYLOAD_TYPE,
     REPORT,
     STATEMENT,
     VerifiedRelease,
-    subject_name,
     verify_release,
 )
+from safety_gates.attestation import result_statement, signed
 from safety_gates.conditions import Subject
 from safety_gates.evidence import Shelf
 from safety_gates.judge import WrittenJudgement, verdicts_on
 from safety_gates.policy import Policy
 from safety_gates.verdict import Outcome
-
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 
 
 def sign_release(package: EnginePackage, judgement: Path, signer: CryptoSigner, *, output: Path) -> VerifiedRelease:
@@ -62,12 +53,13 @@ def sign_release(package: EnginePackage, judgement: Path, signer: CryptoSigner, 
     written = read_judgement(judgement)
     confirm(written, package, Shelf(judgement.parent / written.evidence_folder))
     report = _report_of(written, judgement)
-    statement = _statement(written, package, {JUDGEMENT: judgement, REPORT: report})
+    documents = {JUDGEMENT: sha256_of_file(judgement), REPORT: sha256_of_file(report)}
+    statement = result_statement(written, package, documents)
     with staged_folder(output) as staged:
         shutil.copytree(package.folder, staged / PACKAGE)
         shutil.copyfile(judgement, staged / JUDGEMENT)
         shutil.copyfile(report, staged / REPORT)
-        (staged / STATEMENT).write_bytes(_signed(statement, signer))
+        (staged / STATEMENT).write_bytes(signed(statement, signer))
         verify_release(staged, signer.public_key)
     return verify_release(output, signer.public_key)
 
@@ -119,37 +111,6 @@ def confirm(written: WrittenJudgement, package: EnginePackage, shelf: Shelf) -> 
         )
     if written.outcome is not Outcome.PASSED or set(found.values()) != {Outcome.PASSED}:
         raise ReleaseError(f"only a PASSED package is released: {_unpassed(written)}")
-
-
-def _statement(written: WrittenJudgement, package: EnginePackage, documents: Mapping[str, Path]) -> dict[str, Any]:
-    files = {name: entry.sha256 for name, entry in package.manifest.files.items()} | {MANIFEST: package.sha256}
-    configuration = [
-        _resource("policy", written.policy_sha256),
-        *(_resource(name, sha256_of_file(path)) for name, path in documents.items()),
-        *(_resource(f"evidence/{gate}", sha256) for gate, sha256 in written.evidence.items()),
-    ]
-    return {
-        "_type": STATEMENT_TYPE,
-        "subject": [_resource(subject_name(name), sha256) for name, sha256 in sorted(files.items())],
-        "predicateType": TEST_RESULT,
-        "predicate": {
-            "result": "PASSED",
-            "configuration": configuration,
-            "passedTests": [verdict.claim for verdict in written.verdicts],
-            "warnedTests": [],
-            "failedTests": [],
-        },
-    }
-
-
-def _resource(name: str, sha256: str) -> dict[str, Any]:
-    return {"name": name, "digest": {"sha256": sha256}}
-
-
-def _signed(statement: Mapping[str, Any], signer: CryptoSigner) -> bytes:
-    envelope = Envelope(json_bytes(statement), PAYLOAD_TYPE, {})
-    envelope.sign(signer)
-    return json_bytes(envelope.to_dict())
 
 
 def _report_of(written: WrittenJudgement, judgement: Path) -> Path:

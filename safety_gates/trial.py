@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue
+from rich.markup import escape
 
 from compile.accuracy import LOWEST_SCORE
-from hw_profiles.machine import Machine, read_machine
-from hw_profiles.telemetry import sample
+from hw_profiles.machine import read_machine
 from perception.errors import LabelError, PackageError, SourceError
 from perception.frame import Frame
 from perception.package import EnginePackage
@@ -25,11 +24,15 @@ from perception.results import Result
 from perception.sources.source import FrameSource
 from perception.sources.table import kind_and_path, open_source, source_class
 from perception.terminal import Step, Terminal
-from safety_gates.conditions import Conditions, DataSet, Subject
+from safety_gates.changes import confirmed, data_changes, discard_void, package_changes
+from safety_gates.conditions import Conditions, DataSet, Subject, code_version
 from safety_gates.evidence import ArrayMap, Evidence, KeptEvidence, Shelf
+from safety_gates.gates.gate import Unmeasured
 from safety_gates.gates.table import settings_of
+from safety_gates.machine_facts import machine_facts, machine_state
 from safety_gates.readable import require_pictures
 from safety_gates.result_log import FrameKey, ResultLog
+from safety_gates.source_signature import SourceSignature
 from safety_gates.truth import Truth, read_truth, require_labelled_frame
 
 Matter = Literal["recording", "timing", "labels", "reference"]
@@ -38,7 +41,7 @@ TIMING_ALONE: tuple[Matter, ...] = ("timing",)
 UNTIMED = frozenset({"image_folder"})
 """Kinds of recording whose capture times are made up: what moved between two of their pictures nobody knows."""
 SEQUENCE_FRAMES = 300
-MOVING_FACTS = frozenset({"clock_mhz", "gpu_clock_mhz"})
+SOAK_FRAMES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Case:
         frames: only the first so many frames of the recording; None for all.
         timing: recordings on all of whose frames latency is measured; none for the frames of `recording`. A few
             labelled pictures cannot carry a 99th percentile, a long drive without labels can.
+        soak_frames: for so many frames memory is watched.
+        source_signature: who vouches for the model that was compiled; None where no signature was given.
         command: the command line, for the evidence.
     """
 
@@ -68,6 +73,8 @@ class Case:
     first_release: bool = False
     frames: int | None = None
     timing: tuple[Path, ...] = ()
+    soak_frames: int = SOAK_FRAMES
+    source_signature: SourceSignature | None = None
     command: str = ""
 
 
@@ -95,8 +102,11 @@ class Trial:
         self.shelf = shelf
         self.settings: Mapping[str, Mapping[str, float]] = {}
         self._terminal = terminal
+        self._stage = ""
         self._logs: dict[str, ResultLog] = {}
         self._obtained: list[KeptEvidence] = []
+        self._made: list[KeptEvidence] = []
+        self._resting: list[list[str]] = []  # digests of what each measurement in progress has used so far
         self.recording = DataSet.of(_path_of(case.recording), SourceError)
         timing = [DataSet.of(_path_of(path), SourceError) for path in case.timing]
         self.timing = DataSet.together(timing) if timing else self.recording
@@ -145,7 +155,7 @@ class Trial:
             labels=self.labels if "labels" in looks_at else None,
             settings={"frames": frames, **(settings or {})},
             machine=self.machine,
-            tollgate=version("tollgate"),
+            tollgate=code_version(),
         )
 
     def obtain(
@@ -167,17 +177,19 @@ class Trial:
             OutputError: the shelf cannot be written.
         """
         if (known := self._obtained_already(wanted)) is not None:
+            self._rest_on(known)
             return known
-        label = f"{wanted.measurement} of {wanted.subject.name}"
+        label = f"{self._stage}{wanted.measurement} of {wanted.subject.name}"
         kept, why_not = self.shelf.find(wanted)
         if kept is not None and (flaw := unfit(kept)) is not None:
             kept, why_not = None, flaw
         if kept is not None:
             self._terminal.say(f"{label}: evidence {kept.sha256[:12]} is re-used")
         else:
-            self._terminal.say(f"{label}: measuring ({why_not})")
+            self._terminal.say(f"{label}: measuring ({escape(why_not)})")
             kept = self.measure(wanted, observe)
         self._obtained.append(kept)
+        self._rest_on(kept)
         return kept
 
     def _obtained_already(self, wanted: Conditions) -> KeptEvidence | None:
@@ -185,14 +197,18 @@ class Trial:
         return next((kept for kept in self._obtained if kept.evidence.conditions == wanted), None)
 
     def measure(self, wanted: Conditions, observe: Callable[[], Observation]) -> KeptEvidence:
-        """Evidence measured now.
+        """Evidence measured now; names the evidence that was obtained meanwhile as what it rests on.
 
         Raises:
             TollgateError: whatever measuring raises.
             OutputError: the shelf cannot be written.
         """
         before, started_ns = machine_state(), time.time_ns()
-        observation = observe()
+        self._resting.append([])
+        try:
+            observation = observe()
+        finally:
+            below = self._resting.pop()
         evidence = Evidence(
             conditions=wanted,
             command=self.case.command,
@@ -202,8 +218,36 @@ class Trial:
             before=before,
             after=machine_state(),
             values=dict(observation.values),
+            rests_on=tuple(dict.fromkeys(below)),
         )
-        return self.shelf.keep(evidence, observation.arrays)
+        kept = self.shelf.keep(evidence, observation.arrays)
+        self._made.append(kept)
+        return kept
+
+    @property
+    def measured(self) -> int:
+        """How many measurements were made since the trial began; evidence that was re-used is none."""
+        return len(self._made)
+
+    def begin(self, stage: str) -> None:
+        """Say in all that follows which part of the work it belongs to."""
+        self._stage = f"{stage}: "
+
+    def confirmed(self, exhibits: Mapping[str, KeptEvidence | Unmeasured]) -> dict[str, KeptEvidence | Unmeasured]:
+        """The exhibits that still speak of what lies there; what changed meanwhile decides nothing.
+
+        Packages and data were digested before anything was measured. What differs from that now may have differed
+        while frames were read, so evidence made meanwhile is taken off the shelf again.
+        """
+        case = self.case
+        changes = (
+            *package_changes(case.package, case.reference, case.last_release),
+            *data_changes(self.recording, [_path_of(case.recording)]),
+            *data_changes(self.timing, [_path_of(path) for path in case.timing]),
+            *data_changes(self.labels, [] if case.labels is None else [case.labels]),
+        )
+        discard_void(self._made, self.shelf, changes)
+        return {name: confirmed(exhibit, self.shelf, changes) for name, exhibit in exhibits.items()}
 
     def setting(self, gate: str, name: str) -> float:
         """How a gate measures: as the policy says, else as the gate has it by itself."""
@@ -283,13 +327,17 @@ class Trial:
             with self._stepped(_undecoded(path), f"{what}, {path.name}", None) as frames:
                 yield frames
 
+    def _rest_on(self, kept: KeptEvidence) -> None:
+        if self._resting:
+            self._resting[-1].append(kept.sha256)
+
     @contextmanager
     def _stepped(self, source: FrameSource, what: str, most: int | None) -> Iterator[Iterator[Frame]]:
         try:
             counts = [camera.frame_count for camera in source.cameras]
             known = None if None in counts else sum(count or 0 for count in counts)
             limits = [count for count in (known, most) if count is not None]
-            with self._terminal.progress(what, min(limits, default=None)) as step:
+            with self._terminal.progress(self._stage + what, min(limits, default=None)) as step:
                 yield _stepping(islice(source.frames(), most), step)
         finally:
             source.close()
@@ -354,31 +402,6 @@ def _require_same_model(package: EnginePackage, reference: EnginePackage) -> Non
             f"{reference.folder}: is a {theirs.task} model of {len(theirs.classes)} classes, the package on trial is a "
             f"{ours.task} model of {len(ours.classes)}; give a package of the same model"
         )
-
-
-def machine_facts(machine: Machine) -> dict[str, JsonValue]:
-    """A machine as one flat mapping, `cpu.model` and so on; momentary clocks are left to `machine_state`."""
-    return dict(_flattened(machine.document(), "", omit=MOVING_FACTS))
-
-
-def machine_state() -> dict[str, JsonValue]:
-    """Clocks, temperature, throttling, memory and power at this moment; None where the machine does not tell."""
-    return dict(_flattened(asdict(sample()), "", omit=frozenset()))
-
-
-def _flattened(document: Mapping[str, object], prefix: str, omit: frozenset[str]) -> Iterator[tuple[str, JsonValue]]:
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{key}.", omit)
-        elif key not in omit:
-            yield prefix + key, _as_json(value)
-
-
-def _as_json(value: object) -> JsonValue:
-    """Tuples become lists, as they come back from JSON: facts are compared with facts read from files."""
-    if isinstance(value, tuple | list):
-        return [_as_json(item) for item in value]
-    return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 
 
 def _stepping(frames: Iterator[Frame], step: Step) -> Iterator[Frame]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from safety_gates.evidence import KeptEvidence
     from safety_gates.trial import Trial
-    from safety_gates.verdict import Measured
+    from safety_gates.verdict import LeftOut, Measured
 
 Comparison = Literal["at_least", "at_most"]
 
@@ -56,5 +56,8 @@ class Gate(Protocol):
             TollgateError: the recording, the labels or the engine fail.
         """
 
-    def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
-        """The quantities in `wanted` from evidence alone: no engine, no recording. Equal evidence, equal figures."""
+    def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured | LeftOut]:
+        """The quantities in `wanted` from evidence alone: no engine, no recording. Equal evidence, equal figures.
+
+        `LeftOut` only where the evidence shows that this package does not have the quantity.
+        """

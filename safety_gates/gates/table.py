@@ -15,10 +15,27 @@ GATES: dict[str, str] = {
     "slices": "safety_gates.gates.slices:SlicesGate",
     "robustness": "safety_gates.gates.robustness:RobustnessGate",
     "parity": "safety_gates.gates.parity:ParityGate",
+    "sensor_faults": "safety_gates.gates.sensor_faults:SensorFaultsGate",
     "latency": "safety_gates.gates.latency:LatencyGate",
     "streaming": "safety_gates.gates.streaming:StreamingGate",
     "temporal": "safety_gates.gates.temporal:TemporalGate",
+    "determinism": "safety_gates.gates.determinism:DeterminismGate",
+    "calibration": "safety_gates.gates.calibration:CalibrationGate",
+    "resources": "safety_gates.gates.resources:ResourcesGate",
     "provenance": "safety_gates.gates.provenance:ProvenanceGate",
+}
+
+# Passes over the recording that a gate makes where nothing can be re-used: for the time that is left, for nothing else.
+PASSES: dict[str, float] = {
+    "accuracy": 1,
+    "regression": 1,
+    "robustness": 4,
+    "sensor_faults": 1,
+    "latency": 2,
+    "determinism": 2,
+    "calibration": 0.5,
+    "resources": 3,
+    "provenance": 0.1,
 }
 
 

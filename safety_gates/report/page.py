@@ -6,24 +6,23 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from importlib.metadata import version
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 from pydantic import JsonValue
 
-from safety_gates.conditions import DataSet, Subject
+from safety_gates.conditions import DataSet, Subject, code_version
 from safety_gates.evidence import Evidence, KeptEvidence
 from safety_gates.gates.table import quantities_of
 from safety_gates.judge import Judgement
 from safety_gates.report.pictures import KEY, MASK_KEY, worst_comparisons
 from safety_gates.report.plots import chapters_of
-from safety_gates.statistics import CONFIDENCE, Interval
+from safety_gates.report.words import MARKS, SIGNS, counted, range_with_unit, with_unit
+from safety_gates.statistics import CONFIDENCE
 from safety_gates.trial import Trial
 from safety_gates.verdict import Outcome, Verdict
 
-MARKS = {Outcome.PASSED.value: "✓", Outcome.FAILED.value: "✗", Outcome.INCONCLUSIVE.value: "?"}
-SIGNS = {"at_least": "≥", "at_most": "≤"}
+ORDER = (Outcome.FAILED, Outcome.INCONCLUSIVE, Outcome.PASSED)
 GAUGE_LEFT, GAUGE_RIGHT, GAUGE_OPEN = 6.0, 138.0, 20.0
 
 
@@ -54,14 +53,17 @@ class Row:
     why: str
     source: str
     owner: str
+    gate: str
+    evidence: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Facts under one heading."""
+    """Facts under one heading; `name` is where links lead, where any do."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def render(judgement: Judgement, trial: Trial) -> bytes:
         subject=Subject.of(judgement.case.package),
         tally=_tally(judgement, trial),
         policy_name=judgement.policy.name,
-        rows=[_row(verdict) for verdict in judgement.verdicts],
+        rows=[_row(verdict) for verdict in sorted(judgement.verdicts, key=lambda each: ORDER.index(each.outcome))],
         confidence=f"{CONFIDENCE:.0%}",
         left_out=judgement.left_out,
         chapters=chapters_of(judgement.exhibits, judgement.verdicts),
@@ -98,7 +100,7 @@ def render(judgement: Judgement, trial: Trial) -> bytes:
         comparison_key=KEY if task == "detection" else MASK_KEY,
         conditions=tuple(_blocks(judgement, trial)),
         digests=tuple(_listings(judgement, trial)),
-        tollgate=version("tollgate"),
+        tollgate=code_version(),
         judged=_instant(judgement.judged_ns),
     )
     return document.encode()
@@ -132,30 +134,9 @@ def _row(verdict: Verdict) -> Row:
         why=asked.why[:1].upper() + asked.why[1:],
         source=asked.source,
         owner=asked.owner,
+        gate=asked.gate,
+        evidence=measured.evidence,
     )
-
-
-def counted(number: int, things: str) -> str:
-    """A number of things named in the plural; one of them in the singular."""
-    return f"{number} {things.removesuffix('s') if number == 1 else things}"
-
-
-def with_unit(figure: float | None, unit: str) -> str:
-    """A figure for people; a dash where there is none."""
-    if figure is None or math.isnan(figure):
-        return "–"
-    if unit == "count":
-        return f"{figure:.0f}"
-    return f"{figure:.3f}" if unit == "ratio" else f"{figure:.2f} {unit}"
-
-
-def range_with_unit(interval: Interval, unit: str) -> str:
-    """An interval for people; an open end is written as the sign of infinity."""
-    ends = (
-        ("∞" if end > 0 else "−∞") if math.isinf(end) else with_unit(end, "ratio" if unit == "ratio" else "").strip()
-        for end in (interval.low, interval.high)
-    )
-    return " … ".join(ends)
 
 
 def _gauge(verdict: Verdict) -> Gauge | None:
@@ -207,7 +188,7 @@ def _blocks(judgement: Judgement, trial: Trial) -> Iterator[Block]:
         )
     for gate, kept in judgement.exhibits.items():
         if isinstance(kept, KeptEvidence):
-            yield Block(f"Evidence: {gate}", tuple(_evidence_facts(kept)))
+            yield Block(f"Evidence: {gate}", tuple(_evidence_facts(kept)), f"evidence-{gate}")
 
 
 def _recording_facts(trial: Trial) -> tuple[tuple[str, str], ...]:
@@ -231,6 +212,9 @@ def _evidence_facts(kept: KeptEvidence) -> Iterator[tuple[str, str]]:
         f"{_instant(evidence.started_ns)} UTC, took {(evidence.ended_ns - evidence.started_ns) / 1e9:.1f} s",
     )
     yield "samples", str(evidence.samples)
+    if evidence.rests_on:
+        yield "rests on", ", ".join(f"{sha256}.json" for sha256 in evidence.rests_on)
+    yield "code", evidence.conditions.tollgate
     if isinstance(share := evidence.values.get("share_of_others"), float):
         yield "processor time of other programs", f"{share:.1%}"
     yield from _machine_states(evidence)

@@ -19,7 +19,7 @@ from safety_gates.gates.parity import differences, paired, reported
 from safety_gates.result_log import FrameKey, ResultLog
 from safety_gates.trial import Trial
 
-MOST_FRAMES = 6
+MOST_FRAMES = 10
 WIDTH_PX = 720
 JPEG_QUALITY = 82
 BOX_LINE_PX = 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,25 +15,30 @@ from compile.accuracy import DetectionMatches
 from compile.average_precision import IOUS, RECALLS, GroupMatches
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.accuracy import class_figures, detection_matches
-from safety_gates.gates.latency import stages_ms
 from safety_gates.report import draw_regression, draw_robustness, draw_slices, draw_streaming, draw_temporal
-from safety_gates.report.svg import FAINT, FIRST, INK, LIMIT, SECOND, SERIES, Plot, drawing, plot_of
-from safety_gates.statistics import percentile
+from safety_gates.report.machine_plots import (
+    calibration_plots,
+    determinism_plots,
+    latency_plots,
+    provenance_plots,
+    resources_plots,
+    sensor_faults_plots,
+)
+from safety_gates.report.svg import FIRST, INK, LIMIT, SERIES, Limits, Plot, drawing, plot_of
 from safety_gates.verdict import Measured, Verdict
 
 MOST_CURVES = 3
 MOST_BARS = 12
 LINES = ("-", "--", ":")
 
-Limits: TypeAlias = Mapping[str, float]
-
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """The plots of one gate."""
+    """The plots of one gate, and the digest of the evidence they are drawn from."""
 
     name: str
     lede: str
+    evidence: str
     plots: tuple[Plot, ...]
 
 
@@ -47,7 +51,8 @@ def chapters_of(exhibits: Mapping[str, object], verdicts: Sequence[Verdict]) -> 
             limits = {
                 each.requirement.quantity: each.requirement.limit for each in verdicts if each.requirement.gate == gate
             }
-            found.append(Chapter(gate, lede, draw(exhibit, limits)))
+            if plots := draw(exhibit, limits):
+                found.append(Chapter(gate, lede, exhibit.sha256, plots))
     return tuple(found)
 
 
@@ -144,64 +149,18 @@ def _score_differences(differences: NDArray[np.float64]) -> Plot:
         )
 
 
-def _latency(evidence: KeptEvidence, limits: Limits) -> tuple[Plot, ...]:
-    stages = stages_ms(evidence)
-    return (_tail(stages, limits.get("total_p99")), _timeline(stages["total"], limits.get("total_p99")))
-
-
-def _tail(stages: Mapping[str, NDArray[np.float64]], limit_ms: float | None) -> Plot:
-    """Share of frames that took longer, on a log axis: the tail is where deadlines are missed."""
-    with drawing("latency-tail") as (axes, canvas):
-        for name, colour, style in (("total", FIRST, "-"), ("infer", SECOND, "--")):
-            ordered = np.sort(stages[name])
-            longer = 1 - np.arange(len(ordered)) / len(ordered)
-            axes.step(
-                ordered,
-                longer,
-                style,
-                where="pre",
-                color=colour,
-                label=f"{name}, p99 {percentile(ordered, 0.99):.2f} ms",
-            )
-        _mark_limit(axes.axvline, limit_ms)
-        axes.axhline(0.01, color=FAINT, linewidth=1.2)
-        axes.set(
-            yscale="log", ylim=(0.5 / len(stages["total"]), 1.2), xlabel="ms", ylabel="share of frames that took longer"
-        )
-        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
-        axes.set_xlim(left=0)
-        axes.legend(loc="best")
-        return plot_of(
-            canvas,
-            title="Latency, with its tail",
-            caption="Each step down is a frame; 1 % is p99. What lies right of the upright line is beyond the limit.",
-        )
-
-
-def _timeline(total_ms: NDArray[np.float64], limit_ms: float | None) -> Plot:
-    with drawing("latency-timeline") as (axes, canvas):
-        axes.plot(np.arange(len(total_ms)), total_ms, color=FIRST, linewidth=0.9)
-        _mark_limit(axes.axhline, limit_ms)
-        axes.set(xlim=(0, max(1, len(total_ms) - 1)), ylim=(0, None), xlabel="frame", ylabel="ms from frame to result")
-        return plot_of(
-            canvas,
-            title="Latency over the recording",
-            caption="A level line is a steady machine; a slope is heat, a spike is something else that ran.",
-        )
-
-
-def _mark_limit(line: Callable[..., object], limit_ms: float | None) -> None:
-    if limit_ms is not None:
-        line(limit_ms, color=LIMIT, linewidth=2, label=f"limit {limit_ms:g} ms")
-
-
 _CHAPTERS: dict[str, tuple[str, Callable[[KeptEvidence, Limits], tuple[Plot, ...]]]] = {
     "accuracy": ("What the engine finds, against the labels of the recording.", _accuracy),
     "regression": (draw_regression.LEDE, draw_regression.draw),
     "slices": (draw_slices.LEDE, draw_slices.draw),
     "robustness": (draw_robustness.LEDE, draw_robustness.draw),
     "parity": ("What the engine says, against the float model on the same frames.", _parity),
-    "latency": ("How long a frame takes, alone on the machine, from pixels to usable result.", _latency),
     "streaming": (draw_streaming.LEDE, draw_streaming.draw),
     "temporal": (draw_temporal.LEDE, draw_temporal.draw),
+    "sensor_faults": ("What happens when a camera breaks, and when it works again.", sensor_faults_plots),
+    "latency": ("How long a frame takes at the camera's rate, from capture to usable result.", latency_plots),
+    "determinism": ("Whether the same frames give the same results, bit for bit.", determinism_plots),
+    "calibration": ("What calibrated the engine, against the frames that judge it.", calibration_plots),
+    "resources": ("A process with nothing but this package, run for a while.", resources_plots),
+    "provenance": ("What the runtime is made of.", provenance_plots),
 }

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from typing import TypeAlias
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+
+Limits: TypeAlias = Mapping[str, float]
+"""Quantity → its limit, for the lines that plots draw."""
 
 # Placeholders that no plot would choose, replaced by the page's colours once the plot is drawn.
 INK, FAINT, FIRST, SECOND, THIRD, LIMIT = "#010203", "#010204", "#010205", "#010206", "#010207", "#010208"

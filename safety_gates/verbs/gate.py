@@ -2,15 +2,18 @@
 
 Every claim of the policy is measured on exactly these bytes, on this machine, with its uncertainty: accuracy against
 the labels and slice by slice, what was lost against the float model and the last release, spoilt pictures, flicker,
-latency against the deadline and what it costs, provenance of the bytes. A claim passes only if
-its whole interval keeps the limit; one that cannot be decided is INCONCLUSIVE and says what to collect. Evidence is
-kept and re-used as long as nothing it is bound to changed: package, machine, frames, labels, settings.
+broken cameras, latency at the camera's rate and what it costs, whether results repeat bit for bit, what calibrated,
+memory, provenance of the bytes. A claim passes only if its whole interval keeps the limit; one that cannot be decided
+is INCONCLUSIVE and says what to collect. Evidence is kept and re-used as long as nothing it is bound to changed:
+package, machine, frames, labels, settings, code. Interrupted, the same command goes on where it was.
 
   tollgate gate out/package --recording drive/ --labels drive/ --reference out/float
   tollgate gate out/package --recording kitti/image_2 --labels kitti/label_2 --class-map kitti.yaml
   tollgate gate out/package --recording pictures/ --labels labels/ --timing-recording long_drive.mp4
   tollgate gate out/package --recording drive/ --labels drive/ --reference out/float --last-release released/package
   tollgate gate out/package --recording drive/ --policy highway.yaml --json
+  tollgate gate out/package --recording drive/ --junit gate.xml --markdown gate.md
+  tollgate gate out/package --recording drive/ --attestation result.dsse.json --key keys/signer.pem
 
 exit codes: 0 PASSED, 1 FAILED, 3 INCONCLUSIVE, 2 bad input
 """
@@ -22,17 +25,28 @@ import os
 import shlex
 from pathlib import Path
 
+from securesystemslib.signer import CryptoSigner
+
 from perception.cli import EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_PASSED
-from perception.files import json_bytes, sha256_of_bytes, write_atomically
+from perception.errors import ReleaseError, VerificationError
+from perception.files import json_bytes, sha256_of_bytes, sha256_of_file, write_atomically
 from perception.package import open_package
 from perception.release_client import JUDGEMENT, REPORT
 from perception.terminal import Terminal
 from perception.verbs.recordings import positive
-from safety_gates.evidence import Shelf
+from safety_gates.attestation import result_statement, signed
+from safety_gates.evidence import KeptEvidence, Shelf
+from safety_gates.gates.provenance import sbom_in
 from safety_gates.judge import Judgement, WrittenJudgement, WrittenReport, judge
+from safety_gates.keys import read_signer
 from safety_gates.policy import load_policy
-from safety_gates.report.page import MARKS, SIGNS, range_with_unit, render, with_unit
-from safety_gates.trial import Case, Trial
+from safety_gates.report.junit import junit_xml
+from safety_gates.report.markdown import markdown_summary
+from safety_gates.report.page import render
+from safety_gates.report.words import MARKS, SIGNS, range_with_unit, with_unit
+from safety_gates.sbom import sbom_of_this_environment
+from safety_gates.source_signature import SourceSignature
+from safety_gates.trial import SOAK_FRAMES, Case, Trial
 from safety_gates.verdict import Outcome, Verdict
 
 EXIT_CODES = {
@@ -87,6 +101,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="JSON",
         help="the verdicts for machines (default: judgement.json beside the report)",
     )
+    parser.add_argument(
+        "--soak-frames",
+        type=positive,
+        default=SOAK_FRAMES,
+        metavar="N",
+        help=f"watch memory for so many frames (default: {SOAK_FRAMES})",
+    )
+    parser.add_argument(
+        "--source-signature", type=Path, metavar="SIG", help="signature of the source model: DSSE or a Sigstore bundle"
+    )
+    parser.add_argument("--source-key", type=Path, metavar="PUB", help="public key of whoever signed the source model")
+    parser.add_argument("--junit", type=Path, metavar="XML", help="also write the verdicts as JUnit XML")
+    parser.add_argument("--markdown", type=Path, metavar="MD", help="also write a summary for a pull request")
+    parser.add_argument(
+        "--sbom", type=Path, metavar="JSON", help="also write the runtime's bill of materials (CycloneDX)"
+    )
+    parser.add_argument(
+        "--attestation", type=Path, metavar="DSSE", help="also write a signed in-toto test result; needs --key"
+    )
+    parser.add_argument("--key", type=Path, metavar="PEM", help="private key that signs the attestation")
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -96,12 +130,47 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     report = arguments.report or beside / REPORT
     judgement_file = arguments.judgement or report.with_name(JUDGEMENT)
     policy = load_policy(arguments.policy)
+    signer = _signer_of(arguments)
     trial = Trial(_case_of(arguments), shelf, terminal)
     judgement = judge(trial, policy)
     written = _write(judgement, trial, report=report, judgement_file=judgement_file)
+    _write_more(arguments, judgement, written)
+    if signer is not None:
+        documents = {JUDGEMENT: sha256_of_file(judgement_file), REPORT: written.report.sha256}
+        statement = result_statement(written, judgement.case.package, documents)
+        write_atomically(arguments.attestation, signed(statement, signer))
     _show(judgement, terminal, report=report, judgement_file=judgement_file)
     terminal.result(written.model_dump(mode="json"))
     return EXIT_CODES[judgement.outcome]
+
+
+def _signer_of(arguments: argparse.Namespace) -> CryptoSigner | None:
+    """Whoever signs the attestation; read before anything is measured."""
+    if arguments.attestation is None:
+        return None
+    if arguments.key is None:
+        raise ReleaseError("--attestation: got no key to sign with; give --key PEM (tollgate release keys makes one)")
+    return read_signer(arguments.key)
+
+
+def _source_signature_of(arguments: argparse.Namespace) -> SourceSignature | None:
+    if arguments.source_signature is None:
+        return None
+    if arguments.source_key is None:
+        raise VerificationError(f"{arguments.source_signature}: got no key to verify it with; give --source-key PUB")
+    return SourceSignature.read(arguments.source_signature, arguments.source_key)
+
+
+def _write_more(arguments: argparse.Namespace, judgement: Judgement, written: WrittenJudgement) -> None:
+    """The documents that were asked for beside report and judgement."""
+    if arguments.junit is not None:
+        write_atomically(arguments.junit, junit_xml(written))
+    if arguments.markdown is not None:
+        write_atomically(arguments.markdown, markdown_summary(written))
+    if arguments.sbom is not None:
+        kept = judgement.exhibits.get("provenance")
+        sbom = sbom_in(kept) if isinstance(kept, KeptEvidence) else None
+        write_atomically(arguments.sbom, sbom_of_this_environment() if sbom is None else sbom)
 
 
 def _case_of(arguments: argparse.Namespace) -> Case:
@@ -115,6 +184,8 @@ def _case_of(arguments: argparse.Namespace) -> Case:
         first_release=arguments.first_release,
         frames=arguments.frames,
         timing=tuple(arguments.timing_recording),
+        soak_frames=arguments.soak_frames,
+        source_signature=_source_signature_of(arguments),
         command=_command_of(arguments),
     )
 
@@ -133,6 +204,14 @@ def _command_of(arguments: argparse.Namespace) -> str:
         "evidence",
         "report",
         "judgement",
+        "soak_frames",
+        "source_signature",
+        "source_key",
+        "junit",
+        "markdown",
+        "sbom",
+        "attestation",
+        "key",
     ):
         if (value := getattr(arguments, name)) is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]

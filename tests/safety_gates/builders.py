@@ -1,11 +1,12 @@
 """A real detector small enough to read, and drives on which it is right: what the gates' tests try and harm.
 
 The detector looks at cells of 16 x 16 pixels: a red cell is a car, a blue cell is a person, its score the square of its
-brightness. ONNX Runtime runs it like any other model.
+brightness, and a white cell is nothing. ONNX Runtime runs it like any other model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from tests.perception.builders import SPEC_OF_NULL, null_engine_file
 CELL_PX, SIDE_PX, CLASSES = 16, 64, ("car", "person")
 CELLS = SIDE_PX // CELL_PX
 QUIET = Terminal(quiet=True)
+NO_FILES: Mapping[str, bytes] = {}
 BUILD = {
     "source": {"sha256": "0" * 64},
     "spec_sha256": "0" * 64,
@@ -40,15 +42,24 @@ SHIFTED = np.array([1.1, 0.5, 0, 0, 0, 0, 0], np.float32)  # boxes 0.6 of their 
 
 
 def detector_file(weights: np.ndarray = RIGHT, bias: np.ndarray = BIAS) -> bytes:
-    """Average of each cell, one 1x1 convolution, transposed to YOLOX's rows."""
+    """Average of each cell, one 1x1 convolution less the glare of a white one, transposed to YOLOX's rows."""
     nodes = [
         helper.make_node("AveragePool", ["images"], ["cells"], kernel_shape=[CELL_PX] * 2, strides=[CELL_PX] * 2),
-        helper.make_node("Conv", ["cells", "weights", "bias"], ["heads"]),
+        helper.make_node("Conv", ["cells", "weights", "bias"], ["colours"]),
+        helper.make_node("Conv", ["cells", "green", "dazzled_from"], ["over"]),
+        helper.make_node("Relu", ["over"], ["glare"]),
+        helper.make_node("Conv", ["glare", "doubt"], ["less"]),
+        helper.make_node("Add", ["colours", "less"], ["heads"]),
         helper.make_node("Reshape", ["heads", "rows"], ["flat"]),
         helper.make_node("Transpose", ["flat"], ["output"], perm=[0, 2, 1]),
     ]
+    glare = {
+        "green": np.array([0, 1, 0], np.float32).reshape(1, 3, 1, 1),
+        "dazzled_from": np.array([-0.5], np.float32),
+        "doubt": np.array([0, 0, 0, 0, -4, 0, 0], np.float32).reshape(7, 1, 1, 1),
+    }
     constants = {"weights": weights.reshape(7, 3, 1, 1), "bias": bias, "rows": np.array([1, 7, CELLS**2])}
-    return _onnx_file(nodes, constants, [1, CELLS**2, 7])
+    return _onnx_file(nodes, {**constants, **glare}, [1, CELLS**2, 7])
 
 
 def mask_file(*, swapped: bool = False) -> bytes:
@@ -91,9 +102,12 @@ def package(
     bias: np.ndarray = BIAS,
     model_spec: ModelSpec | None = None,
     build: dict[str, object] = BUILD,
+    precision: str = "fp32",
+    calibration: bytes | None = None,
 ) -> EnginePackage:
     """A package of the detector; every argument may plant a fault."""
-    return _package(folder, detector_file(weights, bias), model_spec or spec(), build)
+    files = {} if calibration is None else {"calibration.json": calibration}
+    return _package(folder, detector_file(weights, bias), model_spec or spec(), build, precision, files)
 
 
 def mask_package(folder: Path, *, swapped: bool = False) -> EnginePackage:
@@ -121,20 +135,35 @@ def null_package(folder: Path, *, service_ms: float, profile: Profile) -> Engine
 
 
 def patient_profile() -> Profile:
-    """The CPU profile with a minute for every frame: whatever else runs, nothing is late."""
+    """The CPU profile with a minute for every frame and a thousand slow cameras: whatever else runs, nothing is late.
+
+    No camera's frame is overtaken by its next, and all are due at once, so that no test waits for them.
+    """
     profile = load_profile("x86_cpu")
     stage = profile.budget.infer.model_copy(update={"value": 20_000})
     budget = profile.budget.model_copy(update={"preprocess": stage, "infer": stage, "postprocess": stage})
-    return profile.model_copy(update={"deadline": stage.model_copy(update={"value": 60_000}), "budget": budget})
+    number, rate = profile.cameras.number, profile.cameras.rate
+    many, slow = number.model_copy(update={"value": 1000}), rate.model_copy(update={"value": 0.03})
+    cameras = profile.cameras.model_copy(update={"number": many, "rate": slow})
+    deadline = stage.model_copy(update={"value": 60_000})
+    return profile.model_copy(update={"deadline": deadline, "budget": budget, "cameras": cameras})
 
 
-def _package(folder: Path, engine_file: bytes, model_spec: ModelSpec, build: dict[str, object]) -> EnginePackage:
+def _package(
+    folder: Path,
+    engine_file: bytes,
+    model_spec: ModelSpec,
+    build: dict[str, object],
+    precision: str = "fp32",
+    more: Mapping[str, bytes] = NO_FILES,
+) -> EnginePackage:
     files = {
+        **more,
         "engine.onnx": engine_file,
         SPEC: model_spec.to_yaml().encode(),
         PROFILE: patient_profile().to_yaml().encode(),
     }
-    engine = EngineEntry(kind="onnxrt", file="engine.onnx", precision="fp32")
+    engine = EngineEntry(kind="onnxrt", file="engine.onnx", precision=precision)
     return write_package(folder, files, name=model_spec.name, engine=engine, build=build)
 
 
@@ -145,7 +174,7 @@ def drive(folder: Path, *, frames: int = 400, seed: int = 0) -> tuple[Path, Path
     labels.mkdir()
     generator = np.random.default_rng(seed)
     for number in range(frames):
-        picture = generator.integers(0, 20, (SIDE_PX, SIDE_PX, 3)).astype(np.uint8)
+        picture = generator.integers(0, (20, 50, 20), (SIDE_PX, SIDE_PX, 3)).astype(np.uint8)
         lines = []
         for cell in generator.choice(CELLS**2, size=generator.integers(1, 5), replace=False):
             x, y = int(cell) % CELLS * CELL_PX, int(cell) // CELLS * CELL_PX

@@ -36,6 +36,7 @@ from tests.safety_gates.builders import (
     spec,
 )
 
+UNITS = {"ratio", "ms", "count", "frames", "MB", "MB/h", "J", "°C"}
 PASSED, FAILED, INCONCLUSIVE = Outcome.PASSED, Outcome.FAILED, Outcome.INCONCLUSIVE
 
 SWAPPED = RIGHT[[0, 1, 2, 3, 4, 6, 5]]
@@ -226,6 +227,23 @@ class TestLatency:
         assert measured.got is None
         assert "measure again" in measured.note
 
+    @pytest.mark.parametrize(("clocks_mhz", "counts"), [((2000.0, 1900.0), True), ((2000.0, 1700.0), False)])
+    def test_figures_of_a_machine_whose_clocks_moved_count_for_nothing(
+        self, tmp_path, short_drive, fast, clocks_mhz, counts
+    ):
+        kept = LatencyGate().measure(Trial(Case(fast, short_drive[0]), Shelf(tmp_path / "evidence"), QUIET))
+        arrays = {**kept.arrays, "state_cpu_clock_mhz": np.array(clocks_mhz)}
+        told = KeptEvidence(kept.evidence, arrays, kept.sha256)
+        measured = LatencyGate().read(told, ["missed"])["missed"]
+        assert (measured.got is not None) is counts
+        assert ("moved between 1700 and 2000 MHz" in measured.note) is not counts
+
+    def test_p99_9_wants_thousands_of_frames_and_says_how_many(self, tmp_path, short_drive, fast):
+        kept = LatencyGate().measure(Trial(Case(fast, short_drive[0]), Shelf(tmp_path / "evidence"), QUIET))
+        measured = LatencyGate().read(kept, ["total_p99_9"])["total_p99_9"]
+        assert measured.interval.high == float("inf")
+        assert "give at least 3688" in measured.remedy
+
     def test_longer_recordings_without_labels_can_carry_the_percentile(
         self, tmp_path, short_drive, labelled_drive, fast
     ):
@@ -245,11 +263,13 @@ class TestLatency:
                 cv2.imwrite(str(folders[-1] / f"{number}.png"), np.full((*size_px, 3), 40 * number, np.uint8))
         heights = []
         monkeypatch.setattr(latency, "warm_up", lambda _, frame: heights.append(("warmed", frame.pixels.shape[0])))
-        timed = latency._timed
+        play = latency.play
         monkeypatch.setattr(
             latency,
-            "_timed",
-            lambda pipeline, frame: heights.append(("timed", frame.pixels.shape[0])) or timed(pipeline, frame),
+            "play",
+            lambda pipeline, frames, pace: (
+                heights.extend(("timed", frame.pixels.shape[0]) for frame in frames) or play(pipeline, frames, pace)
+            ),
         )
         case = Case(fast, folders[0], timing=tuple(folders))
         kept = LatencyGate().measure(Trial(case, Shelf(tmp_path / "evidence"), QUIET))
@@ -269,7 +289,7 @@ class TestLatency:
         trial = Trial(Case(fast, short_drive[0], frames=17), Shelf(tmp_path / "evidence"), QUIET)
         kept = LatencyGate().measure(trial)
         assert kept.evidence.samples == 17
-        assert all(array.shape == (17,) for array in kept.arrays.values())
+        assert all(kept.arrays[f"{stage}_ns"].shape == (17,) for stage in latency.STAGES)
 
 
 class TestProvenance:
@@ -387,7 +407,7 @@ class TestMisfits:
 def test_every_gate_explains_its_quantities(name):
     quantities = open_gate(name).quantities
     assert quantities
-    assert all(quantity.meaning and quantity.unit in {"ratio", "ms", "count"} for quantity in quantities.values())
+    assert all(quantity.meaning and quantity.unit in UNITS for quantity in quantities.values())
 
 
 def test_a_gate_without_evidence_says_why(tmp_path, short_drive, right):

@@ -77,7 +77,7 @@ def test_a_limit_that_cannot_be_judged_is_refused(change, match):
 
 
 def test_a_profile_number_of_another_unit_is_refused():
-    ratio = {**LIMIT, "quantity": "late", "unit": "ratio", "limit": "profile.deadline_ms"}
+    ratio = {**LIMIT, "quantity": "missed", "unit": "ratio", "limit": "profile.deadline_ms"}
     _refused(_yaml(ratio), "profile.deadline_ms is in 'ms', the claim is in 'ratio'")
 
 
