@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections import defaultdict
@@ -17,6 +18,8 @@ from compile.backends.onnxrt import ENGINE_FILE, node_times, opened
 from compile.contest import Contest, losses_document
 from compile.coverage import coverage_of
 from compile.decide import Decision
+from compile.explain.page import PAGE, render
+from compile.explain.report import REPORT, read_report
 from compile.job import CompileOptions, Job, open_job
 from compile.layers import layers_document
 from compile.manifest import build_entries
@@ -258,8 +261,10 @@ def _write(job: Job, shipment: Shipment, folder: Path, *, report: dict[str, Json
         SPEC: shipment.spec.to_yaml().encode(),
         PROFILE: job.profile.to_yaml().encode(),
     }
+    name = f"{job.spec.name}-{job.profile.name}"
     if report is not None:
-        files["compile.json"] = json_bytes(report)
+        files[REPORT] = json_bytes(report)
+        files[PAGE] = render(read_report(json.loads(files[REPORT]), REPORT), name)
     if candidate.recipe is not None:
         files["calibration.json"] = json_bytes(job.calibration.document())
     engine = EngineEntry(
@@ -269,4 +274,4 @@ def _write(job: Job, shipment: Shipment, folder: Path, *, report: dict[str, Json
         requires={"onnxruntime": f">={version('onnxruntime')}"},
     )
     build = build_entries(job, candidate, weight_bits=weight_bits(job.machine), fused_input=shipment.fusion.kept)
-    return write_package(folder, files, name=f"{job.spec.name}-{job.profile.name}", engine=engine, build=build)
+    return write_package(folder, files, name=name, engine=engine, build=build)
