@@ -62,10 +62,14 @@ def facts_of(report: CompileReport) -> list[tuple[str, str, str]]:
         facts.append((f"{chosen.latency.p50_ms:.2f} ms", "median inference", beside))
     limit = f"limit {percent(report.decision.max_loss)}"
     facts.append((percent(max(chosen.loss, 0.0)), f"of {report.decision.metric} lost against float", limit))
-    facts.append((percent(chosen.agreement), "agreement with float", f"at least {percent(report.decision.min_agreement)}"))
+    facts.append(
+        (percent(chosen.agreement), "agreement with float", f"at least {percent(report.decision.min_agreement)}")
+    )
     if report.int8_share is not None:
         integer = sum(layer.precision == "int8" for layer in report.layers)
-        facts.append((percent(report.int8_share), "of multiply-adds in INT8", f"{integer} of {len(report.layers)} layers"))
+        facts.append(
+            (percent(report.int8_share), "of multiply-adds in INT8", f"{integer} of {len(report.layers)} layers")
+        )
     return facts
 
 

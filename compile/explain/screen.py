@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from rich.markup import escape
 
-from compile.explain.page import PAGE, facts_of, metrics_of, percent, verdict_of
+from compile.explain.page import PAGE, facts_of, metrics_of, percent
 from compile.explain.report import REPORT, Candidate, CompileReport, Layer, read_report
 from perception.errors import PackageError
 from perception.package import EnginePackage
@@ -32,7 +32,7 @@ def show(package: EnginePackage, report: CompileReport, terminal: Terminal) -> N
     """Print it."""
     manifest = package.manifest
     terminal.say(f"\n[bold]{escape(manifest.name)}[/]  [dim]{escape(f'package {package.folder}')}[/]\n")
-    terminal.say(f"[bold]{verdict_of(report)}[/]: {escape(report.decision.why)}")
+    terminal.say(f"[bold]{escape(report.decision.why)}[/]")
     terminal.say(escape(report.decision.naive) if report.decision.naive else "INT8 was not tried")
     terminal.say("")
     terminal.table("At a glance", ("", "", ""), facts_of(report))
