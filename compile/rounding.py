@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from compile.quantize import SMALLEST_SCALE
 
 DAMPING = 0.01
-HOLD = 0.1
+HOLD = 1.0
 """How firmly weights are held where they are when they are refitted, as a share of the mean power of what they read:
 they follow what integer layers give on the road, not what they gave on these samples."""
 SHRUNK = np.linspace(0.7, 1.0, 16)

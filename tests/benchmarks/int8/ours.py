@@ -43,11 +43,11 @@ PROFILES = {"x86_64": "x86_cpu", "aarch64": "arm_cpu"}
 PROBE_FRAMES = 512
 
 
-def tensorrt_simulation(job: Job) -> tuple[Candidate, str]:
+def tensorrt_simulation(job: Job, least_share: float) -> tuple[Candidate, str]:
     """The network as it would be handed to TensorRT, and what the search tried.
 
     Of the engines within the limits on the validation frames the one with the most multiply-adds in INT8; where none
-    is, the one nearest to float.
+    is, the one nearest to float that computes at least `least_share` of them in INT8.
     """
     quantizer = Quantizer(
         graph=job.graph,
@@ -63,7 +63,11 @@ def tensorrt_simulation(job: Job) -> tuple[Candidate, str]:
     contest = search(job, quantizer, SimulatedTarget(job.threads))
     finalists = [name for name in contest.grades if contest.candidates[name].recipe is not None]
     within = [name for name in finalists if contest.limits.admit(**_lost(contest.grades[name]))]
-    chosen = min(within or finalists, key=contest.float_share if within else lambda name: contest.grades[name].apart)
+    integer = [name for name in finalists if 1 - contest.float_share(name) >= least_share]
+    if within:
+        chosen = min(within, key=contest.float_share)
+    else:
+        chosen = min(integer or finalists, key=lambda name: contest.grades[name].apart)
     words = f"{chosen}{'' if within else ', beyond the limits on the validation frames'}; {len(contest.trials)} tried"
     return contest.candidates[chosen], words
 
@@ -107,7 +111,7 @@ def build_tensorrt(material: Material, folder: Path) -> Built:
         options=options,
         terminal=Terminal(quiet=True),
     )
-    candidate, words = tensorrt_simulation(job)
+    candidate, words = tensorrt_simulation(job, promised.tensorrt_share)
     (folder / "engine.onnx").write_bytes(candidate.content)
     return Built("rounded", onnx_share(candidate.model), note=words)
 
