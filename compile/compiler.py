@@ -205,11 +205,12 @@ def _layers(contest: Contest, candidate: Candidate) -> list[JsonValue]:
         "time_us_float": layer_times(contest, contest.reference),
         "time_us": layer_times(contest, candidate),
     }
+    quantizer = contest.quantizer
     return layers_document(
-        contest.quantizer.graph,
-        contest.quantizer.rules,
+        [node for node in quantizer.graph.nodes if node.op_type in quantizer.rules.weighted_ops],
         integer_nodes=candidate.integer_nodes,
         why_float=why_float,
+        recipe=candidate.words if candidate.recipe is None else candidate.recipe.words,
         figures=figures,
     )
 
