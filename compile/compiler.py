@@ -210,7 +210,7 @@ def _layers(contest: Contest, candidate: Candidate) -> list[JsonValue]:
         [node for node in quantizer.graph.nodes if node.op_type in quantizer.rules.weighted_ops],
         integer_nodes=candidate.integer_nodes,
         why_float=why_float,
-        recipe=candidate.words if candidate.recipe is None else candidate.recipe.words,
+        recipe="" if candidate.recipe is None else candidate.recipe.words,
         figures=figures,
     )
 
