@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format bench bench-runtime results clean
+.PHONY: help demo test lint format bench bench-int8 bench-runtime results clean
 help:
 	@echo "make demo     compile, replay, gate and release the bundled detector on this CPU"
 	@echo "make test     all tests"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make bench    benchmarks against the raw limit and a plain script; writes docs/results/*.json"
 	@echo "make bench-runtime  the deadline runtime: overhead, throughput beside peers, four cameras, overload, faults"
+	@echo "make bench-int8  INT8 beside NNCF's and ONNX Runtime's; hours, goes on where it was stopped (build/bench_int8)"
 	@echo "make results  print the benchmark results"
 	@echo "make clean    remove the environment and everything made"
 
@@ -54,6 +55,13 @@ bench-runtime: $(VENV)/.dev .venv-peer/.made
 	$(PYTHON) -m venv .venv-peer
 	.venv-peer/bin/pip install --quiet openvino openvino-model-api onnx
 	@touch $@
+
+$(VENV)/.peers: $(VENV)/.dev
+	$(BIN)/pip install --quiet --editable '.[dev,peers]'
+	@touch $@
+
+bench-int8: $(VENV)/.peers
+	$(BIN)/python -m tests.benchmarks.int8
 
 results: $(VENV)/.factory
 	$(BIN)/python scripts/results.py

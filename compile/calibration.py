@@ -145,15 +145,14 @@ def held_out(
 
 
 def choose_evaluation(
-    paths: Sequence[Path], candidates: Sequence[SurveyedFrame], *, apart_from: CalibrationSet, frames: int
+    paths: Sequence[Path], candidates: Sequence[SurveyedFrame], *, apart_from: Sequence[SurveyedFrame], frames: int
 ) -> Recordings:
-    """Distinct frames spread evenly over what was held out, none like a calibration frame.
+    """Distinct frames spread evenly over what was held out, none like a frame it must stay apart from.
 
     Raises:
         CalibrationError: none is left.
     """
-    seen = apart_from.recordings.chosen
-    usable = [frame for frame in candidates if _why_unusable(frame) is None and not _is_like(frame, seen)]
+    usable = [frame for frame in candidates if _why_unusable(frame) is None and not _is_like(frame, apart_from)]
     chosen = choose_even(usable, frames)
     if not chosen:
         where = ", ".join(path.name for path in paths)

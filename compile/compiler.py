@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections import defaultdict
@@ -16,6 +17,8 @@ from compile.backends.onnxrt import opened
 from compile.contest import Contest, losses_document
 from compile.coverage import coverage_of
 from compile.decide import Decision
+from compile.explain.page import PAGE, render
+from compile.explain.report import REPORT, read_report
 from compile.job import CompileOptions, Job, open_job
 from compile.layers import layers_document
 from compile.manifest import build_entries
@@ -205,11 +208,12 @@ def _layers(contest: Contest, candidate: Candidate) -> list[JsonValue]:
         "time_us_float": layer_times(contest, contest.reference),
         "time_us": layer_times(contest, candidate),
     }
+    quantizer = contest.quantizer
     return layers_document(
-        contest.quantizer.graph,
-        contest.quantizer.rules,
+        [node for node in quantizer.graph.nodes if node.op_type in quantizer.rules.weighted_ops],
         integer_nodes=candidate.integer_nodes,
         why_float=why_float,
+        recipe="" if candidate.recipe is None else candidate.recipe.words,
         figures=figures,
     )
 
@@ -268,8 +272,10 @@ def _write(
         SPEC: shipment.spec.to_yaml().encode(),
         PROFILE: job.profile.to_yaml().encode(),
     }
+    name = f"{job.spec.name}-{job.profile.name}"
     if report is not None:
-        files["compile.json"] = json_bytes(report)
+        files[REPORT] = json_bytes(report)
+        files[PAGE] = render(read_report(json.loads(files[REPORT]), REPORT), name)
     if candidate.recipe is not None:
         files["calibration.json"] = json_bytes(job.calibration.document())
     engine = EngineEntry(
@@ -279,4 +285,4 @@ def _write(
         requires=target.requires,
     )
     build = build_entries(job, candidate, weight_bits=weight_bits(job.machine), fused_input=shipment.fusion.kept)
-    return write_package(folder, files, name=f"{job.spec.name}-{job.profile.name}", engine=engine, build=build)
+    return write_package(folder, files, name=name, engine=engine, build=build)

@@ -265,13 +265,14 @@ def _choose_frames(paths: Sequence[Path], spec: ModelSpec, options: CompileOptio
     if options.recording is None:
         calibration = choose_calibration(paths, early, frames=options.frames, selection=options.selection)
         late, last = held_out(late, 0.5) if len(late) > 1 else ([], late)
-        graded = choose_evaluation(paths, last, apart_from=calibration, frames=options.graded_frames)
+        apart = calibration.recordings.chosen
+        graded = choose_evaluation(paths, last, apart_from=apart, frames=options.graded_frames)
         search = _search_frames(paths, late, calibration)
         return _Chosen(calibration, search, Evaluation(graded, None, None), calibrated_early=True)
     calibration, is_early = _calibration(paths, seen, early, options)
     evaluation = _recorded_evaluation(options.recording, spec, options, terminal)
     refuse_overlap(calibration, evaluation.recordings)
-    search = _search_frames(paths, late if is_early else [], calibration)
+    search = _search_frames(paths, late if is_early else [], calibration, evaluation.recordings.chosen)
     return _Chosen(calibration, search, evaluation, is_early)
 
 
@@ -284,10 +285,16 @@ def _calibration(
     return choose_calibration(paths, seen, frames=options.frames, selection=options.selection), False
 
 
-def _search_frames(paths: Sequence[Path], late: list[SurveyedFrame], calibration: CalibrationSet) -> Recordings:
-    """Frames that calibrated nothing; where there are none, those that did."""
+def _search_frames(
+    paths: Sequence[Path],
+    late: list[SurveyedFrame],
+    calibration: CalibrationSet,
+    graded: Sequence[SurveyedFrame] = (),
+) -> Recordings:
+    """Frames that neither calibrate nor grade; where there are none, those that calibrated."""
+    apart = (*calibration.recordings.chosen, *graded)
     with suppress(CalibrationError):
-        return choose_evaluation(paths, late, apart_from=calibration, frames=SEARCH_FRAMES)
+        return choose_evaluation(paths, late, apart_from=apart, frames=SEARCH_FRAMES)
     return calibration.recordings.some(SEARCH_FRAMES)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import onnx
 from pydantic import JsonValue
 
 from compile.backends.onnxrt import NodeTime
 from compile.graph import GraphView
-from compile.placement import PlacementRules
 
 _SUFFIX = re.compile(r"_token_\d+$|_nchwc$")
 
@@ -41,20 +41,20 @@ def _weighted_before(tensor: str, graph: GraphView) -> str:
 
 
 def layers_document(
-    graph: GraphView,
-    rules: PlacementRules,
+    layers: Iterable[onnx.NodeProto],
     *,
     integer_nodes: frozenset[str],
     why_float: Mapping[str, str],
+    recipe: str,
     figures: Mapping[str, Mapping[str, float]],
 ) -> list[JsonValue]:
     """For JSON: every weighted layer in the network's order.
 
     Args:
-        graph: the float network.
-        rules: of the engine kind.
+        layers: the weighted ones of the float network.
         integer_nodes: what computes in integers in the engine that ships.
         why_float: node → why it does not.
+        recipe: how those that do are made, in words.
         figures: `macs`, `loss`, `task_effect`, `time_us_float`, `time_us` → node → figure, as far as known.
     """
     return [
@@ -63,8 +63,8 @@ def layers_document(
             "op_type": node.op_type,
             "precision": "int8" if node.name in integer_nodes else "float",
             "why": why_float.get(node.name, ""),
+            "recipe": recipe if node.name in integer_nodes else "",
             **{kind: values.get(node.name) for kind, values in figures.items()},
         }
-        for node in graph.nodes
-        if node.op_type in rules.weighted_ops
+        for node in layers
     ]

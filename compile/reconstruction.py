@@ -1,4 +1,4 @@
-"""Makes integer layers answer like the float ones: weights rounded together, and the mean error taken out of the bias.
+"""Makes integer layers answer like the float ones: weights refitted and rounded together, biases corrected.
 
 Layer by layer, in the order of the graph, each sees what the integer layers before it give it and is fitted to what
 the float layer gives; a correction made earlier is thus never made twice. No labels are needed.
@@ -6,7 +6,7 @@ the float layer gives; a correction made earlier is thus never made twice. No la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,7 +20,6 @@ from compile.graph import GraphView
 from compile.observation import SAMPLES, grouped_weight, output_count, sampled_layers, ungrouped_weight, vectors_read
 from compile.placement import Placement
 from compile.quantize import (
-    SMALLEST_SCALE,
     Grid,
     IntegerWeights,
     activation_grids,
@@ -30,13 +29,14 @@ from compile.quantize import (
 )
 from compile.ranges import Range
 from compile.recordings import no_progress
+from compile.rounding import refitted, rounded_together
 from perception.engines.engine import Tensors
 
 Rounding = Literal["nearest", "gptq"]
 
-DAMPING = 0.01
-SHRUNK = np.linspace(0.7, 1.0, 16)
-"""Widths of a weight grid that are tried, as shares of the widest weight."""
+TRIMMED = 0.05
+"""Share of the errors at either end that a correction does not follow."""
+ERRORS_A_FRAME = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +47,8 @@ class Reconstruction:
         graph: the float network.
         placement: where pairs stand.
         ranges: interval of every tensor in `placement.ranged_tensors`.
-        rounding: `nearest`, or `gptq` for weights rounded one input after the other, each taking up the error so far.
+        rounding: `nearest`, or `gptq` for weights that are refitted and then rounded one input after the other, each
+            taking up the error so far; see `compile.rounding`.
         weight_bits: see `compile.quantize.weight_grid`.
         threads: CPU threads.
     """
@@ -123,8 +124,12 @@ class _Reconstructor:
         self._integer.reach([self._inputs[node.name] for node in chosen])
         for node in chosen:
             weight = self._job.graph.constants[node.input[1]].astype(np.float32)
-            vectors = on_grid(self._vectors(node, weight.shape), self._grids[node.input[0]])
-            codes, scale = _rounded_together(grouped_weight(node, weight), vectors, self._job.weight_bits)
+            real = self._vectors(node, self._float.values(node.input[0]))
+            ours = on_grid(
+                self._vectors(node, self._integer.values(self._inputs[node.name])), self._grids[node.input[0]]
+            )
+            moved = refitted(grouped_weight(node, weight), real, ours)
+            codes, scale = rounded_together(moved, ours, self._job.weight_bits)
             start = self._weights[node.name]
             grid = Grid(scale.ravel(), np.zeros(scale.size, np.int8))
             weights = IntegerWeights(ungrouped_weight(node, codes, weight.shape).astype(np.int8), grid, start.bias)
@@ -132,17 +137,18 @@ class _Reconstructor:
             self._integer.set_constant(f"{node.name}::weight", weights.codes)
             self._integer.set_constant(f"{node.name}::weight::scale", grid.scale)
 
-    def _vectors(self, node: onnx.NodeProto, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """What the integer network gives a layer to read, on samples of all frames."""
+    def _vectors(self, node: onnx.NodeProto, frames: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """What a layer reads, on samples of all frames: at the same places whichever network the frames are of."""
+        shape = self._job.graph.constants[node.input[1]].shape
         taken = []
-        for number, values in enumerate(self._integer.values(self._inputs[node.name])):
+        for number, values in enumerate(frames):
             outputs = output_count(node, shape, values.shape)
             picks = np.random.default_rng(number).choice(outputs, min(outputs, -(-SAMPLES // self._frames)), False)
             taken.append(vectors_read(node, shape, values.astype(np.float32, copy=False), np.sort(picks)))
         return np.concatenate(taken)
 
     def _correct(self, group: list[onnx.NodeProto]) -> None:
-        """Take the mean error of each channel out of the bias."""
+        """Take the typical error of each channel out of the bias."""
         chosen = [node for node in group if self._weights[node.name].bias is not None]
         self._float.reach([node.output[0] for node in chosen])
         self._integer.reach([self._outputs[node.name] for node in chosen])
@@ -150,7 +156,7 @@ class _Reconstructor:
             channel = 1 if node.op_type.startswith("Conv") else -1
             final = self._outputs[node.name]
             pairs = zip(self._float.values(node.output[0]), self._integer.values(final), strict=True)
-            error = np.mean([_by_channel(real - ours, channel) for real, ours in pairs], axis=0).astype(np.float32)
+            error = _typical([real - ours for real, ours in pairs], channel)
             start = self._weights[node.name]
             if start.bias is None or error.shape != start.bias.shape:
                 continue
@@ -165,51 +171,19 @@ def _before_pair(name: str) -> str:
     return name.removesuffix("::dequantized")
 
 
-def _by_channel(error: NDArray[np.float32], channel: int) -> NDArray[np.float64]:
-    others = tuple(axis for axis in range(error.ndim) if axis != channel % error.ndim)
-    means: NDArray[np.float64] = error.mean(axis=others, dtype=np.float64)
-    return means
+def _typical(errors: Sequence[NDArray[np.float32]], channel: int) -> NDArray[np.float32]:
+    """(C,): mean error by channel over frames, the outermost at both ends left out.
 
-
-def _rounded_together(
-    weight: NDArray[np.float32], vectors: NDArray[np.float32], bits: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Codes (G, O, K) and scales (G, O) that keep the layer's outputs, not each weight.
-
-    Input by input, the most powerful first: a weight is rounded, and what that does to the outputs is taken up by the
-    weights not rounded yet, as far as the inputs move together.
-
-    Source: Frantar et al. 2022, "GPTQ"; the grid's width is searched as in Nagel et al. 2021, "A White Paper on Neural
-    Network Quantization".
+    A few strong features that are clipped have errors a hundred times the others'. A mean over all of them would lift
+    everything else by what they lost.
     """
-    centred = (vectors - vectors.mean(axis=0)).astype(np.float64).swapaxes(0, 1)
-    moments = centred.swapaxes(1, 2) @ centred / vectors.shape[0]
-    power = np.einsum("gkk->gk", moments)
-    damping = DAMPING * power.mean(axis=1) + np.finfo(np.float32).tiny
-    moments = moments + np.eye(power.shape[1]) * damping[:, None, None]
-    limit = 2 ** (bits - 1) - 1
-    scale = _best_scale(weight.astype(np.float64), power + damping[:, None], limit)
-    order = np.argsort(-power, axis=1, kind="stable")
-    rest = np.take_along_axis(weight.astype(np.float64), order[:, None, :], 2)
-    sorted_moments = np.take_along_axis(np.take_along_axis(moments, order[:, :, None], 1), order[:, None, :], 2)
-    passing_on = np.linalg.cholesky(np.linalg.inv(sorted_moments)).swapaxes(1, 2)
-    codes = np.empty_like(rest)
-    for k in range(rest.shape[2]):
-        codes[:, :, k] = np.clip(np.rint(rest[:, :, k] / scale), -limit, limit)
-        error = (rest[:, :, k] - codes[:, :, k] * scale) / passing_on[:, k, k, None]
-        rest[:, :, k + 1 :] -= error[:, :, None] * passing_on[:, k, None, k + 1 :]
-    back = np.argsort(order, axis=1)
-    return np.take_along_axis(codes, back[:, None, :], 2).astype(np.float32), scale.astype(np.float32)
-
-
-def _best_scale(weight: NDArray[np.float64], power: NDArray[np.float64], limit: int) -> NDArray[np.float64]:
-    """(G, O): for each output the scale whose rounding costs least, inputs weighed by their power."""
-    peak = np.abs(weight).max(axis=2)
-    tried = np.where(peak > 0, np.maximum(peak / limit, SMALLEST_SCALE), 1.0) * SHRUNK[:, None, None]
-    errors = []
-    for scale in tried.astype(np.float32).astype(np.float64):
-        rounded = np.clip(np.rint(weight / scale[:, :, None]), -limit, limit) * scale[:, :, None]
-        errors.append(((weight - rounded) ** 2 * power[:, None, :]).sum(axis=2))
-    best = np.argmin(errors, axis=0)
-    chosen: NDArray[np.float64] = np.take_along_axis(tried, best[None], 0)[0]
-    return chosen.astype(np.float32).astype(np.float64)
+    taken = []
+    for error in errors:
+        by_channel = np.moveaxis(error, channel, 0).reshape(error.shape[channel], -1)
+        taken.append(by_channel[:, :: by_channel.shape[1] // ERRORS_A_FRAME | 1])
+    ordered = np.sort(np.concatenate(taken, axis=1), axis=1)
+    cut = int(TRIMMED * ordered.shape[1])
+    means: NDArray[np.float32] = (
+        ordered[:, cut : ordered.shape[1] - cut].mean(axis=1, dtype=np.float64).astype(np.float32)
+    )
+    return means

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, TypeVar
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from hw_profiles.yaml_files import complaints_of
 from perception.errors import PackageError
 
-FLOAT = "float"
-
-Document = TypeVar("Document", bound=BaseModel)
+REPORT = "compile.json"
 
 
 class _Read(BaseModel):
@@ -72,13 +69,14 @@ class Decision(_Read):
 
 
 class Layer(_Read):
-    """One layer of the engine that ships.
+    """One layer of the engine that ships; figures that were not measured are None.
 
     Attributes:
-        why: it has this precision.
+        why: it is float.
         macs: multiply-adds.
-        loss: noise power over signal power of its output in INT8; None where it was not measured.
-        range_rules: tensor → how its range was chosen.
+        loss: share of its output's variance that 8 bits lose.
+        task_effect: how far the results drift from float's with this layer alone in 8 bits.
+        recipe: how its 8 bits are made.
         time_us, time_us_float: in the engine that ships, and in float.
     """
 
@@ -86,41 +84,49 @@ class Layer(_Read):
     op_type: str = ""
     precision: Literal["int8", "float"]
     why: str = ""
-    macs: int = 0
+    macs: int | None = None
     loss: float | None = None
-    range_rules: dict[str, str] = Field(default_factory=dict)
-    weight_rounding: str = ""
+    task_effect: float | None = None
+    recipe: str = ""
     time_us_float: float | None = None
     time_us: float | None = None
 
 
 class SearchPoint(_Read):
-    """One engine that the search measured."""
+    """One engine that the search tried, on frames of its own.
+
+    Attributes:
+        time_ratio: time over float's; None where it was not timed.
+        on_front: none is both cheaper and nearer to float.
+        graded: it was a finalist.
+        failure: why it could not even run.
+    """
 
     name: str
-    loss: float
     agreement: float
+    drift: float
     time_ratio: float | None
-    on_front: bool = False
+    float_macs_share: float
     float_layers: int
-
-
-class FinalCheck(_Read):
-    """What ships, graded once more on frames that chose nothing."""
-
-    frames: int
-    loss: float
-    agreement: float
+    on_front: bool = False
+    graded: bool = False
+    failure: str = ""
 
 
 class Search(_Read):
-    """How the precision of each layer was searched."""
+    """How the precision of each layer was searched.
 
-    metric: str
-    points: tuple[SearchPoint, ...] = ()
+    Attributes:
+        objective: `latency`, or `multiply-adds` where the engine was not timed.
+        frames: that engines were tried on.
+    """
+
     seconds: float
     cached: bool = False
-    final_check: FinalCheck | None = None
+    objective: Literal["latency", "multiply-adds"] = "latency"
+    frames: int = 0
+    points: tuple[SearchPoint, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Spread(_Read):
@@ -197,12 +203,10 @@ class Evaluation(_Read):
 
 
 class CompileReport(_Read):
-    """All of `compile.json`, and what else the page may be given.
+    """All of `compile.json`.
 
     Attributes:
         time_by_operator: operator → share of the time of the engine that ships.
-        layer_losses: recipe → layer → loss, from before layers were reported whole.
-        build: the manifest's, where it was handed over.
     """
 
     format: Literal["tollgate-compile/1"]
@@ -211,16 +215,13 @@ class CompileReport(_Read):
     parity: Parity
     kept_float: dict[str, str] = Field(default_factory=dict)
     cannot_be_quantized: dict[str, str] = Field(default_factory=dict)
-    layer_losses: dict[str, dict[str, float]] = Field(default_factory=dict)
     time_by_operator: dict[str, float] = Field(default_factory=dict)
     evaluation: Evaluation
     machine: dict[str, JsonValue] = Field(default_factory=dict)
     threads: int
     layers: tuple[Layer, ...] = ()
     search: Search | None = None
-    mac_share_int8: float | None = None
-    calibration_coverage: Coverage | None = None
-    build: dict[str, JsonValue] = Field(default_factory=dict)
+    coverage: Coverage | None = None
 
     @property
     def reference(self) -> Candidate:
@@ -238,36 +239,14 @@ class CompileReport(_Read):
         return next((row for row in self.decision.candidates if row.name == self.decision.chosen), None)
 
     @property
-    def all_layers(self) -> tuple[Layer, ...]:
-        """The layers in the network's order; of an older report those whose loss it holds, the greatest first."""
-        if self.layers or not self.layer_losses:
-            return self.layers
-        losses = next(iter(self.layer_losses.values()))
-        kept = {**self.cannot_be_quantized, **self.kept_float}
-        ordered = sorted(losses.items(), key=lambda item: -item[1])
-        return tuple(
-            Layer(node=node, loss=loss, precision=FLOAT if node in kept else "int8", why=kept.get(node, ""))
-            for node, loss in ordered
-        )
+    def int8_share(self) -> float | None:
+        """Share of the multiply-adds that compute in INT8; None where they were not counted."""
+        total = sum(layer.macs or 0 for layer in self.layers)
+        integer = sum(layer.macs or 0 for layer in self.layers if layer.precision == "int8")
+        return integer / total if total else None
 
 
-class CalibrationFrame(_Read):
-    """One frame that calibrated."""
-
-    name: str
-
-
-class Calibration(_Read):
-    """`calibration.json`; see `compile.calibration.CalibrationSet`."""
-
-    selection: str
-    considered: int
-    left_out: dict[str, int]
-    recordings: tuple[Recording, ...]
-    frames: tuple[CalibrationFrame, ...]
-
-
-def read_report(document: Mapping[str, JsonValue], where: str) -> CompileReport:
+def read_report(document: object, where: str) -> CompileReport:
     """Check what `compile.json` holds.
 
     Args:
@@ -277,20 +256,7 @@ def read_report(document: Mapping[str, JsonValue], where: str) -> CompileReport:
     Raises:
         PackageError: it is no such report.
     """
-    return _checked(CompileReport, document, where)
-
-
-def read_calibration(document: Mapping[str, JsonValue], where: str) -> Calibration:
-    """Check what `calibration.json` holds.
-
-    Raises:
-        PackageError: it is no such document.
-    """
-    return _checked(Calibration, document, where)
-
-
-def _checked(kind: type[Document], document: object, where: str) -> Document:
     try:
-        return kind.model_validate(document)
+        return CompileReport.model_validate(document)
     except ValidationError as error:
         raise PackageError(f"{where}: {complaints_of(error)}; compile the package again") from error

@@ -1,5 +1,8 @@
 """Look at an ONNX model: what goes in, what comes out, what it costs, what the importer would clean.
 
+Given an engine package, tell what its compilation found: what ships and why, what naive INT8 would have done, which
+layers matter most, what calibration saw.
+
 An ONNX file does not say how its model wants its pixels (colour order, range, resizing) nor how its outputs read. That
 is written in a ModelSpec, a YAML file beside the model. This verb writes a draft of it and says, field by field, what
 it was guessed from and how sure that is:
@@ -14,6 +17,7 @@ A model fed otherwise than it was trained still runs, and silently finds less. S
   tollgate inspect model.onnx --output specs/model.yaml    write the draft elsewhere
   tollgate inspect model.onnx --shape images=1,3,640,640   fix an input that was exported with open sides
   tollgate inspect model.onnx --json                       the same for machines
+  tollgate inspect packages/model                          what a compilation came to
 """
 
 from __future__ import annotations
@@ -28,11 +32,13 @@ from pathlib import Path
 from rich.markup import escape
 
 from compile.cost import Cost, NodeCost, cost_of
+from compile.explain.screen import report_of, show
 from compile.guess import Clue, Guess, guess_spec
 from compile.importer import ImportedModel, import_model
 from compile.onnx_graph import shapes_of
 from perception.cli import EXIT_PASSED
 from perception.files import write_atomically
+from perception.package import open_package
 from perception.terminal import Terminal
 
 MOST_OPERATORS, MOST_LAYERS = 8, 5
@@ -43,7 +49,7 @@ COLOURS = {"certain": "green", "likely": "yellow", "unsure": "red"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """See `perception.cli.VerbModule`."""
-    parser.add_argument("model", type=Path, help="the ONNX file, opset 9 to 21")
+    parser.add_argument("model", type=Path, help="the ONNX file, opset 9 to 21, or the folder of an engine package")
     parser.add_argument(
         "--output", type=Path, metavar="SPEC.yaml", help="where the draft goes (default: beside the model, .yaml)"
     )
@@ -79,6 +85,8 @@ def shape_argument(text: str) -> tuple[str, tuple[int, ...]]:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """See `perception.cli.VerbModule`."""
     path: Path = arguments.model
+    if path.is_dir():
+        return _inspect_package(path, terminal)
     with terminal.progress(f"reading {escape(path.name)} and proving that cleaning changes nothing", None):
         imported = import_model(path, shapes=dict(arguments.shapes))
         cost = cost_of(imported.model)
@@ -90,6 +98,14 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     draft = arguments.output or path.with_suffix(".yaml")
     written = _write_draft(terminal, guess, draft, force=arguments.force)
     terminal.result(_document(path, imported, cost, guess) | {"draft": str(draft), "draft_written": written})
+    return EXIT_PASSED
+
+
+def _inspect_package(folder: Path, terminal: Terminal) -> int:
+    package = open_package(folder)
+    report = report_of(package)
+    show(package, report, terminal)
+    terminal.result({"manifest": package.manifest.model_dump(mode="json"), "report": report.model_dump(mode="json")})
     return EXIT_PASSED
 
 

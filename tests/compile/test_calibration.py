@@ -137,7 +137,7 @@ def test_a_held_out_frame_that_looks_like_a_calibration_frame_does_not_evaluate(
     folder = write_pictures(tmp_path / "loop", pictures + pictures[:5] + [road_picture(500)])
     early, late = held_out(survey((folder,)))
     chosen = choose_calibration((folder,), early)
-    evaluation = choose_evaluation((folder,), late, apart_from=chosen, frames=10)
+    evaluation = choose_evaluation((folder,), late, apart_from=chosen.recordings.chosen, frames=10)
     assert [frame.frame_id for frame in evaluation.chosen] == [25]
 
 
@@ -148,7 +148,7 @@ def test_holding_out_nothing_but_copies_is_refused(tmp_path):
     with pytest.raises(
         CalibrationError, match="no frame is left to compare float and INT8 on, all 6 held out look like"
     ):
-        choose_evaluation((folder,), late, apart_from=choose_calibration((folder,), early), frames=10)
+        choose_evaluation((folder,), late, apart_from=choose_calibration((folder,), early).recordings.chosen, frames=10)
 
 
 def test_a_missing_recording_is_named(tmp_path):

@@ -69,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         "--frames", type=int, metavar="N", help="grade on at most N frames of each recording (default: all)"
     )
     made.add_argument(
-        "--calibration-frames", type=int, default=Settings.calibration_frames, metavar="N", help="default: 64"
+        "--calibration-frames", type=int, default=Settings().calibration_frames, metavar="N", help="default: 64"
     )
     made.add_argument(
         "--timing-s", type=float, default=60.0, help="how long the engines of a model are timed (default: 60)"

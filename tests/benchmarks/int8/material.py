@@ -13,7 +13,7 @@ import onnx
 
 from compile.accuracy import AGREED_SCORE
 from compile.backends.onnxrt import build, opened
-from compile.calibration import choose_calibration, choose_evaluation
+from compile.calibration import choose_calibration, choose_evaluation, held_out
 from compile.class_map import ClassMap
 from compile.importer import import_model
 from compile.recordings import Recordings, evenly, survey
@@ -114,10 +114,10 @@ def prepare(case: Case, work: Work) -> Material:
     model = import_model(case.model).model
     material.float_path.write_bytes(build(model))
     seen = survey(case.calibration)
-    chosen = choose_calibration(case.calibration, seen, frames=work.settings.calibration_frames)
-    taken = {frame.key for frame in chosen.recordings.chosen}
-    left = [frame for frame in seen if frame.key not in taken]
-    validation = choose_evaluation(case.calibration, left, apart_from=chosen, frames=VALIDATION_FRAMES)
+    early, late = held_out(seen)  # as `compile.job` splits them: this project calibrates on the same frames
+    chosen = choose_calibration(case.calibration, early, frames=work.settings.calibration_frames)
+    apart = chosen.recordings.chosen
+    validation = choose_evaluation(case.calibration, held_out(late, 0.5)[1], apart_from=apart, frames=VALIDATION_FRAMES)
     with staged_folder(material.folder / "frames") as staged:
         _write_pictures(staged / "calibration", chosen.recordings)
         _write_pictures(staged / "validation", validation)

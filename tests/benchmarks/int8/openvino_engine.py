@@ -53,7 +53,7 @@ class OpenVinoEngine:
 
 
 def faster_pinning(path: Path, feeds: Tensors, *, threads: int) -> bool:
-    """Whether OpenVINO is faster with its threads bound to cores: it depends on the machine and on who else is there."""
+    """Whether OpenVINO is faster with its threads bound to cores: it depends on the machine and who else is there."""
     engines = {pinned: OpenVinoEngine.from_file(path, threads=threads, pinned=pinned) for pinned in (True, False)}
     jobs = {str(pinned): lambda engine=engine: engine.infer(feeds) for pinned, engine in engines.items()}
     times = time_side_by_side(jobs, reference="True", budget_s=CONTEST_S, advance=lambda: None)

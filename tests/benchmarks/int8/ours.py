@@ -13,13 +13,17 @@ import onnx
 
 from compile.calibration import choose_calibration
 from compile.compiler import compile_model
-from compile.job import CompileOptions, Job, open_job
+from compile.grading import Grade
+from compile.job import MIN_AGREEMENT, CompileOptions, Job, open_job
 from compile.placement import RULES
-from compile.recipes import RECIPES, Quantizer
+from compile.recipes import Candidate, Quantizer
 from compile.recordings import survey
+from compile.search import search
+from compile.target import SimulatedTarget
 from hw_profiles.machine import read_machine
 from hw_profiles.profile import Profile, load_profile
 from perception.terminal import Terminal
+from tests.benchmarks.int8.cases import LIMITS
 from tests.benchmarks.int8.contender import (
     FLOAT,
     MANY_FRAMES,
@@ -39,10 +43,11 @@ PROFILES = {"x86_64": "x86_cpu", "aarch64": "arm_cpu"}
 PROBE_FRAMES = 512
 
 
-def tensorrt_simulation(job: Job) -> tuple[bytes, float]:
-    """The network as it would be handed to TensorRT, and its share of multiply-adds in INT8.
+def tensorrt_simulation(job: Job, least_share: float) -> tuple[Candidate, str]:
+    """The network as it would be handed to TensorRT, and what the search tried.
 
-    The one seam to how this project quantizes for TensorRT.
+    Of the engines within the limits on the validation frames the one with the most multiply-adds in INT8; where none
+    is, the one nearest to float that computes at least `least_share` of them in INT8.
     """
     quantizer = Quantizer(
         graph=job.graph,
@@ -52,11 +57,23 @@ def tensorrt_simulation(job: Job) -> tuple[bytes, float]:
         keep_float={},
         weight_bits=8,
         threads=job.threads,
+        identity=(job.imported.source_sha256, job.calibration.sha256),
+        store=job.store,
     )
-    recipe = RECIPES["tensorrt"][-1]
-    quantizer.observe([recipe])
-    candidate = quantizer.candidate(recipe)
-    return candidate.content, onnx_share(candidate.model)
+    contest = search(job, quantizer, SimulatedTarget(job.threads))
+    finalists = [name for name in contest.grades if contest.candidates[name].recipe is not None]
+    within = [name for name in finalists if contest.limits.admit(**_lost(contest.grades[name]))]
+    integer = [name for name in finalists if 1 - contest.float_share(name) >= least_share]
+    if within:
+        chosen = min(within, key=contest.float_share)
+    else:
+        chosen = min(integer or finalists, key=lambda name: contest.grades[name].apart)
+    words = f"{chosen}{'' if within else ', beyond the limits on the validation frames'}; {len(contest.trials)} tried"
+    return contest.candidates[chosen], words
+
+
+def _lost(grade: Grade) -> dict[str, float]:
+    return {"loss": grade.loss, "agreement": grade.agreement}
 
 
 def build_float(material: Material, folder: Path) -> Built:
@@ -67,7 +84,7 @@ def build_float(material: Material, folder: Path) -> Built:
 
 def build_auto(material: Material, folder: Path) -> Built:
     """What ships by default: INT8, mixed or float, whichever measures best."""
-    return _compile(material, folder, [material.calibration])
+    return _compile(material, folder, material.case.calibration)
 
 
 def build_int8(material: Material, folder: Path) -> Built:
@@ -75,27 +92,33 @@ def build_int8(material: Material, folder: Path) -> Built:
     auto = folder.parent / OURS / "engine.onnx"
     if auto.is_file() and onnx_share(onnx.load(auto)) > 0:
         raise RefusedError(f"{OURS} ships INT8 by itself")
-    return _compile(material, folder, [material.calibration], precision="int8")
+    return _compile(material, folder, material.case.calibration, precision="int8")
 
 
 def build_tensorrt(material: Material, folder: Path) -> Built:
     """The placement for TensorRT, graded with ONNX Runtime rounding to its grids."""
-    options = _options(material)
+    promised = material.case.limits or LIMITS[PROBED]
+    options = replace(
+        _options(material),
+        precision="int8",
+        max_drop=promised.tensorrt_drop / 100,
+        min_agreement=promised.tensorrt_kept or MIN_AGREEMENT,
+    )
     job = open_job(
         material.case.model,
         profile=_profile(),
-        calibration=[material.calibration],
+        calibration=material.case.calibration,
         options=options,
         terminal=Terminal(quiet=True),
     )
-    content, share = tensorrt_simulation(job)
-    (folder / "engine.onnx").write_bytes(content)
-    return Built("rounded", share)
+    candidate, words = tensorrt_simulation(job, promised.tensorrt_share)
+    (folder / "engine.onnx").write_bytes(candidate.content)
+    return Built("rounded", onnx_share(candidate.model), note=words)
 
 
 def build_again(material: Material, folder: Path) -> Built:
     """The same compilation once more, into the same package."""
-    return _compile(material, folder, [material.calibration], package=folder.parent / OURS / "package")
+    return _compile(material, folder, material.case.calibration, package=folder.parent / OURS / "package")
 
 
 def build_from_many(material: Material, folder: Path) -> Built:
@@ -149,6 +172,7 @@ def _options(material: Material) -> CompileOptions:
         class_map=material.case.class_map,
         frames=max(len(list(material.calibration.iterdir())), 16),
         fuse="off",
+        cache=material.folder / "cache",
     )
 
 

@@ -1,4 +1,4 @@
-"""Which contenders exist, in the order in which they are built and shown; their libraries are imported when asked for."""
+"""Which contenders exist, in the order in which they are built and shown; libraries are imported when asked for."""
 
 from __future__ import annotations
 
