@@ -64,6 +64,8 @@ class Preprocessor:
             self._resize(pixels)
         else:
             self._shrinker.shrink(pixels, self._in_order)
+            if self._picture.layout == "NHWC":
+                cv2.merge(self._planes, dst=self._resized)
         for part, target, table in zip(self._parts, self._targets, self._tables, strict=True):
             _normalise(part, target, table)
         return self._prepared
@@ -85,12 +87,13 @@ class Preprocessor:
         rows = slice(geometry.offset_y_px, geometry.offset_y_px + geometry.content_height_px)
         columns = slice(geometry.offset_x_px, geometry.offset_x_px + geometry.content_width_px)
         wholes = list(self._tensor[0]) if picture.layout == "NCHW" else [self._tensor[0]]
-        self._parts = [np.empty(size, np.uint8) for _ in wholes] if picture.layout == "NCHW" else [self._resized]
+        self._planes = [np.empty(size, np.uint8) for _ in range(3)]
+        self._parts = self._planes if picture.layout == "NCHW" else [self._resized]
         self._targets = [whole[rows, columns] for whole in wholes]
-        self._in_order = self._parts[::-1] if picture.colour == "RGB" else self._parts
+        self._in_order = self._planes[::-1] if picture.colour == "RGB" else self._planes
         sizes_px = (source_shape[1], source_shape[0]), (size[1], size[0])
-        planar = picture.interpolation == "area" and picture.layout == "NCHW" and is_shrinking(*sizes_px)
-        self._shrinker = AreaShrinker(*sizes_px) if planar else None
+        shrinks = picture.interpolation == "area" and is_shrinking(*sizes_px)
+        self._shrinker = AreaShrinker(*sizes_px) if shrinks else None
         self._draw_padding(wholes)
         self._prepared = Prepared(self._feeds, geometry)
         self._source_shape = source_shape

@@ -38,6 +38,11 @@ SOURCES: dict[str, dict[str, str]] = {
         "layer.type": "LayerType",
         "severity": "ILogger.Severity",
     },
+    "perception/engines/tensorrt_build.py": {
+        "builder": "Builder",
+        "parser": "OnnxParser",
+        "config": "IBuilderConfig",
+    },
     "perception/engines/tensorrt.py": {
         "runtime": "Runtime",
         "engine": "ICudaEngine",

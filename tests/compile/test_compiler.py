@@ -12,9 +12,10 @@ import pytest
 from compile.compiler import CompileOutcome, compile_model, weight_bits
 from compile.job import CompileOptions
 from compile.replay import rebuild
+from hw_profiles.errors import PreflightError
 from hw_profiles.machine import read_machine
 from hw_profiles.profile import load_profile
-from perception.errors import CalibrationError, ModelError, OutputError, ProfileError, SpecError, TollgateError
+from perception.errors import CalibrationError, ModelError, OutputError, SpecError, TollgateError
 from perception.package import open_package
 from perception.terminal import Step, Terminal
 from tests.compile.builders import SEGMENTER_SPEC, segmenter, write_drive, write_pictures, write_segmenter
@@ -203,10 +204,9 @@ def test_noise_does_not_calibrate(tmp_path):
     refused(tmp_path, noise, CalibrationError, "frames are random noise")
 
 
-def test_a_tensorrt_profile_is_refused_and_told_what_can_be_built_here(tmp_path, monday):
+def test_a_profile_of_another_machine_is_refused(tmp_path, monday):
     write_segmenter(tmp_path)
-    match = rf"engine kind is tensorrt, this release builds onnxrt; on this machine you can build for: .*{PROFILE.name}"
-    refused(tmp_path, monday, ProfileError, match, profile=load_profile("jetson_orin_nx_16gb_25w"))
+    refused(tmp_path, monday, PreflightError, "may not run a package", profile=load_profile("jetson_orin_nx_16gb_25w"))
 
 
 def test_a_pattern_that_names_no_node_is_refused(tmp_path, monday):

@@ -55,7 +55,9 @@ def test_a_drives_labels_are_found_by_camera_and_number(tmp_path, named):
 def test_kitti_labels_are_found_by_name(tmp_path):
     labels = read_objects(kitti(tmp_path, a000001=KITTI + DONT_CARE, a000002="\n"))
     car, region = labels.of(frame(name="a000001")).objects
-    assert car == LabelledObject("Car", (657.39, 190.13, 700.07, 223.39), truncation=0.5, distance_m=5.0)
+    assert car == LabelledObject(
+        "Car", (657.39, 190.13, 700.07, 223.39), truncation=0.5, distance_m=5.0, hidden="partly"
+    )
     assert region.ignore
     assert region.distance_m is None
     assert labels.of(frame(name="a000002")).objects == ()

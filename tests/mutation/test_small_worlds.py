@@ -90,7 +90,7 @@ FAULTS: dict[tuple[str, str], tuple[Plant, Plant]] = {
         lambda w, f: _on_cells(w, f, None),
     ),
     ("blind to dark pictures", "slices.loss"): (
-        lambda w, f: _on_cells(w, f, blind_below(detector_file(), mean=19 / 255)),
+        lambda w, f: _on_cells(w, f, blind_below(detector_file(), mean=24 / 255)),
         lambda w, f: _on_cells(w, f, None),
     ),
     ("blind in haze: no pixel is black", "robustness.worst"): (

@@ -17,11 +17,12 @@ from perception.errors import EvidenceError, ReleaseError
 from safety_gates.evidence import Shelf
 from safety_gates.gates.gate import Unmeasured
 from safety_gates.judge import judge
-from safety_gates.keys import make_keys, read_signer
+from safety_gates.keys import make_key, read_signer
 from safety_gates.policy import Policy, load_policy
 from safety_gates.release import sign_release
 from safety_gates.trial import Case, Trial
 from safety_gates.verdict import Outcome
+from tests.conftest import PASSPHRASE
 from tests.safety_gates.builders import QUIET, drive, null_package, package, patient_profile
 
 CLAIMS = ("accuracy.ap50", "determinism.reload")
@@ -77,7 +78,8 @@ def test_a_release_of_tampered_evidence_is_refused(tmp_path, case):
     limits = [each.model_dump(mode="json") for each in load_policy(None).limits if each.claim in CLAIMS]
     path.write_text(yaml.safe_dump({"format": "tollgate-policy/1", "name": "of a test", "limits": limits}))
     assert main([*words, "--policy", str(path), "--quiet"]) == 0
-    private, _ = make_keys(tmp_path / "keys")
+    private = tmp_path / "keys" / "signer.pem"
+    make_key(private, PASSPHRASE)
     for number, evidence in enumerate(sorted((tmp_path / "evidence").iterdir())):
         kept = evidence.read_bytes()
         flip(evidence)

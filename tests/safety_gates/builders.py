@@ -195,8 +195,9 @@ def steady_drive(folder: Path, *, frames: int, rate_hz: float = 20.0, moved_px: 
     (camera / "data").mkdir(parents=True)
     labels.mkdir(parents=True)
     times = []
+    generator = np.random.default_rng(0)
     for number in range(frames):
-        picture = np.full((SIDE_PX, SIDE_PX, 3), 10, np.uint8)
+        picture = generator.integers(0, (20, 50, 20), (SIDE_PX, SIDE_PX, 3)).astype(np.uint8)
         lines = []
         for class_id, top in ((0, 0), (1, 32)):
             left = int(number * moved_px) // CELL_PX % CELLS * CELL_PX

@@ -1,8 +1,13 @@
-"""Made once for all tests of the gates: a drive with labels. Packages are made by each test that harms one."""
+"""Made once for all tests of the gates: drives with labels, a browser. A test that harms a package makes its own."""
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
+
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from tests.safety_gates.builders import drive, steady_drive
 
@@ -23,3 +28,17 @@ def short_drive(tmp_path_factory):
 def timed_drive(tmp_path_factory):
     """(KITTI raw drive, labels) of 400 frames in which nothing moves; read-only by agreement."""
     return steady_drive(tmp_path_factory.mktemp("timed") / "drive", frames=400)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium as the system has it."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        if os.environ.get("TOLLGATE_CI") == "1":
+            pytest.fail("no Chromium on the PATH, but TOLLGATE_CI=1 says it must be")
+        pytest.skip("no Chromium on the PATH")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -22,7 +22,8 @@ from securesystemslib.signer import SSlibKey
 
 from perception.cli import main
 from perception.files import sha256_of_bytes, sha256_of_file
-from safety_gates.keys import make_keys
+from safety_gates.keys import make_key
+from tests.conftest import PASSPHRASE
 from tests.safety_gates.builders import BUILD, SHIFTED, package
 
 
@@ -32,7 +33,8 @@ def gated(tmp_path_factory, short_drive):
     folder = tmp_path_factory.mktemp("gated")
     package(folder / "package", bias=SHIFTED)
     pictures, labels = short_drive
-    private, _ = make_keys(folder / "keys")
+    private = folder / "keys" / "signer.pem"
+    make_key(private, PASSPHRASE)
     words = ["gate", str(folder / "package"), "--recording", str(pictures), "--labels", str(labels), "--quiet"]
     words += ["--junit", str(folder / "gate.xml"), "--markdown", str(folder / "gate.md")]
     words += ["--sbom", str(folder / "sbom.json"), "--attestation", str(folder / "result.dsse.json")]

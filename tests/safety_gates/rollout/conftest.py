@@ -1,4 +1,4 @@
-"""An operator's key, a rollout that has just begun, and a browser to look at its page."""
+"""An operator's key, and a rollout that has just begun."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import pytest
 
 from tests.perception.fleet import new_key
 from tests.safety_gates.rollout.field import begun
-from tests.safety_gates.test_report_in_browser import browser
-
-__all__ = ["browser"]
 
 
 @pytest.fixture

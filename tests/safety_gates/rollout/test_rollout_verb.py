@@ -20,7 +20,7 @@ from safety_gates.rollout.rollout import HOUR_NS, command, open_rollout
 from tests.perception.fleet import new_key
 from tests.safety_gates.rollout.field import DAY_NS, STAGES, Cars, begun
 from tests.safety_gates.rollout.test_rollout import looked
-from tests.safety_gates.test_report_in_browser import browse
+from tests.safety_gates.test_report_in_browser import opened
 
 CANDIDATE, CONTROL = f"detector 2={'b' * 64}", f"detector 1={'a' * 64}"
 
@@ -151,10 +151,14 @@ class TestMetrics:
 
 class TestPage:
     def test_it_shows_stages_evidence_decisions_and_telemetry_without_a_complaint(self, browser, page):
-        done = browse(browser, page, "--dump-dom", "--enable-logging=stderr", "--log-level=0")
-        assert "CONSOLE" not in done.stderr
+        tab = browser.new_page()
+        said: list[str] = []
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.goto(page.as_uri())
         for expected in ("ROLLED BACK", "30 %", "Deadline misses", "shown to be above 1.1", "1,234", "Exposure"):
-            assert expected in done.stdout
+            assert expected in tab.content()
+        assert said == []
 
     def test_it_asks_no_host_for_anything_and_carries_no_script(self, page):
         text = page.read_text()
@@ -163,7 +167,7 @@ class TestPage:
 
     def test_a_phone_shows_the_standing_over_its_whole_width(self, browser, page):
         shot = page.with_name("phone.png")
-        browse(browser, page, "--window-size=500,1200", f"--screenshot={shot}")
+        opened(browser, page, size={"width": 500, "height": 1200}).screenshot(path=shot)
         picture = cv2.imread(str(shot))
         assert picture.shape[:2] == (1200, 500)
         assert (picture[4, 4] == picture[4, 495]).all()
