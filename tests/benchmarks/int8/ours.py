@@ -46,8 +46,9 @@ PROBE_FRAMES = 512
 def tensorrt_simulation(job: Job, least_share: float) -> tuple[Candidate, str]:
     """The network as it would be handed to TensorRT, and what the search tried.
 
-    Of the engines within the limits on the validation frames the one with the most multiply-adds in INT8; where none
-    is, the one nearest to float that computes at least `least_share` of them in INT8.
+    The limits are those that compile keeps by itself. Of the engines within them on the validation frames the one with
+    the most multiply-adds in INT8; where none is, the one nearest to float that computes at least `least_share` of them
+    in INT8.
     """
     quantizer = Quantizer(
         graph=job.graph,
@@ -98,12 +99,7 @@ def build_int8(material: Material, folder: Path) -> Built:
 def build_tensorrt(material: Material, folder: Path) -> Built:
     """The placement for TensorRT, graded with ONNX Runtime rounding to its grids."""
     promised = material.case.limits or LIMITS[PROBED]
-    options = replace(
-        _options(material),
-        precision="int8",
-        max_drop=promised.tensorrt_drop / 100,
-        min_agreement=promised.tensorrt_kept or MIN_AGREEMENT,
-    )
+    options = replace(_options(material), precision="int8", min_agreement=MIN_AGREEMENT)
     job = open_job(
         material.case.model,
         profile=_profile(),
@@ -125,7 +121,8 @@ def build_from_many(material: Material, folder: Path) -> Built:
     """The same with 512 calibration frames, for its peak of memory; no figure of this engine is graded."""
     pictures = _many_frames(material, folder / "frames")
     try:
-        built = _compile(material, folder, [pictures], frames=PROBE_FRAMES)
+        case = material.case  # the validation frames come from the same recordings: here they may be among the 512
+        built = _compile(material, folder, [pictures], frames=PROBE_FRAMES, recording=case.labelled, labels=case.labels)
     finally:
         shutil.rmtree(pictures)
     return replace(built, note=f"{PROBE_FRAMES} frames, mirrored ones among them")
