@@ -188,7 +188,7 @@ def _reference(arguments: argparse.Namespace, package: EnginePackage, terminal: 
     if found.input.frames >= LEAST_FRAMES:
         return found
     terminal.say(
-        f"[yellow]no reference[/] {found.input.frames} frames, expected at least {LEAST_FRAMES}: drives with this "
+        f"[yellow]no reference:[/] {found.input.frames} frames, expected at least {LEAST_FRAMES}: drives with this "
         "release say nothing about drift, and a rollout that watches drift holds; choose a longer recording"
     )
     return None
