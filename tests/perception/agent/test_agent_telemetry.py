@@ -20,8 +20,9 @@ from perception.cli import main
 from perception.cohort import RolloutPlan
 from perception.errors import UpdateError
 from perception.package import open_package
-from perception.pipeline import open_pipeline
+from perception.pipeline import FrameResult, Status, Timings, open_pipeline
 from perception.record import RunHeader
+from perception.results import Detections
 from perception.runtime import replay
 from perception.sources.table import open_source
 from perception.telemetry_record import KnownVehicle, read_record
@@ -30,7 +31,7 @@ from safety_gates.publishing.reference import reference_of
 from safety_gates.publishing.repository import Change, change
 from tests.perception.agent.faults import in_child, kill
 from tests.perception.agent.fleet import Quiet, Road, Works, served
-from tests.perception.builders import ListSource, detector_package
+from tests.perception.builders import ListSource, detector_package, frames_of
 
 DRIVE = Path(__file__).resolve().parents[3] / "data" / "samples" / "drive"
 
@@ -214,6 +215,23 @@ class TestWhatWasSeenAndSaid:
         assert record.shadow.compared > 0
         assert record.shadow.agreed == (record.shadow.compared if agrees else 0)
         assert record.shadow.shed < 30
+
+    def test_every_miss_counts_once_and_a_score_of_ones_own_says_nothing_about_output(self, car):
+        """A stale result is a miss; output is only comparable where it was reported as the reference was."""
+        package = open_package(car.state / "active")
+        sink = HealthReporter(car.state, RunHeader.of(package, DRIVE, options={"score": 0.6}))
+        (picture,) = frames_of("front", 1)
+        for number in range(600):
+            frame = replace(picture, frame_id=number)
+            status = (Status.ON_TIME, Status.LATE, Status.STALE, Status.SKIPPED)[number % 4]
+            result = None if status is Status.SKIPPED else Detections.empty()
+            sink.write(FrameResult(frame, result, Timings(0, 1, 1, 1), status, 50_000_000))
+        sink.close()
+        record = self.last(car)
+        assert (record.frames, record.late, record.skipped, record.misses) == (600, 150, 300, 450)
+        assert record.latency.recorder().samples == 300
+        assert record.input_drift is not None
+        assert record.output_drift is None
 
     def last(self, car):
         Reporter(car.state, car.vehicle).collect()
