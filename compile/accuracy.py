@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,12 @@ from compile.average_precision import Counts, GroupMatches, match_groups
 from compile.class_map import ClassMap
 from compile.labels import LabelledFrame, LabelledMask
 from compile.pixel_overlap import GroupPixels, match_pixels
+from perception.agreement import AGREED_IOU, AGREED_SCORE, agreed_on, overlaps_of
 from perception.errors import LabelError
 from perception.results import Detections, Result, SegmentationMap
 
 LOWEST_SCORE = 0.02
 """Score from which on detections enter average precision: those below it hardly move the figure, and cost time."""
-
-AGREED_SCORE, AGREED_IOU = 0.3, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +210,7 @@ def agreement(
     score: float = AGREED_SCORE,
     iou: float = AGREED_IOU,
 ) -> Agreement:
-    """Compare two engines on the same frames; needs no labels.
-
-    A detection of the reference is agreed to when the candidate has one of the same class that overlaps it; best
-    score first, each of the candidate's once. Masks agree pixel by pixel.
+    """Compare two engines on the same frames by `agreed_on`; needs no labels.
 
     Args:
         reference: what the reference says, one result a frame.
@@ -226,9 +222,7 @@ def agreement(
         ValueError: not equally many results, or of different kinds or sizes.
     """
     counts = [
-        _agreed_pixels(expected, got)
-        if isinstance(expected, SegmentationMap)
-        else _agreed_boxes(expected, got, score=score, iou=iou)
+        astuple(agreed_on(expected, got, score=score, iou=iou))
         for expected, got in zip(reference, candidate, strict=True)
     ]
     return Agreement(*np.array(counts, np.int64).reshape(-1, 3).T)
@@ -264,44 +258,15 @@ def _boxes_apart(asked: Result, others: Result, score: float) -> NDArray[np.floa
     asked = asked.at_least(score)
     if not len(asked) or not len(others):
         return np.ones(len(asked))
-    overlaps = _overlaps(asked.boxes_px, others.boxes_px) * (asked.class_ids[:, None] == others.class_ids)
+    overlaps = overlaps_of(asked.boxes_px, others.boxes_px) * (asked.class_ids[:, None] == others.class_ids)
     apart = 1 - overlaps + np.abs(asked.scores[:, None] - others.scores)
     nearest: NDArray[np.float64] = np.minimum(apart.min(axis=1), 1.0)
     return nearest
 
 
 def _pixels_apart(expected: SegmentationMap, got: Result) -> NDArray[np.float64]:
-    agreed, size, _ = _agreed_pixels(expected, got)
-    return np.array([1 - agreed / size])
-
-
-def _agreed_boxes(expected: Detections, got: Result, *, score: float, iou: float) -> tuple[int, int, int]:
-    if not isinstance(got, Detections):
-        raise ValueError("agreement: got detections from one engine and a mask from the other")
-    expected, got = expected.at_least(score), got.at_least(score)
-    overlaps = _overlaps(expected.boxes_px, got.boxes_px) * (expected.class_ids[:, None] == got.class_ids)
-    agreed = 0
-    for row in range(len(expected)):
-        if len(got) and overlaps[row].max() >= iou:
-            overlaps[:, overlaps[row].argmax()] = 0  # each of the candidate's boxes answers once
-            agreed += 1
-    return agreed, len(expected), len(got)
-
-
-def _agreed_pixels(expected: SegmentationMap, got: Result) -> tuple[int, int, int]:
-    if not isinstance(got, SegmentationMap) or got.class_ids.shape != expected.class_ids.shape:
-        raise ValueError("agreement: got masks of different sizes, or a mask from one engine only")
-    return int(np.count_nonzero(expected.class_ids == got.class_ids)), got.class_ids.size, got.class_ids.size
-
-
-def _overlaps(boxes_px: NDArray[np.float32], others_px: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(N, M) intersection over union."""
-    ours, theirs = boxes_px.astype(np.float64)[:, None], others_px.astype(np.float64)
-    sides = np.minimum(ours[..., 2:], theirs[:, 2:]) - np.maximum(ours[..., :2], theirs[:, :2])
-    both = np.maximum(sides, 0).prod(axis=-1)
-    areas = (ours[..., 2:] - ours[..., :2]).prod(axis=-1) + (theirs[:, 2:] - theirs[:, :2]).prod(axis=-1)
-    overlaps: NDArray[np.float64] = both / np.maximum(areas - both, np.finfo(np.float64).tiny)
-    return overlaps
+    said = agreed_on(expected, got)
+    return np.array([1 - said.agreed / said.reference])
 
 
 def _ids(names: Sequence[str], classes: Sequence[str]) -> list[int]:

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from compile.accuracy import AGREED_SCORE, LOWEST_SCORE, Agreement, agreement, drift, match_detections, match_masks
+from compile.accuracy import LOWEST_SCORE, Agreement, agreement, drift, match_detections, match_masks
 from compile.class_map import ClassMap
 from compile.labels import LabelledFrame, LabelledMask, Labels, read_masks, read_objects
 from compile.recordings import Recordings, digest_of, evenly, no_progress
+from perception.agreement import AGREED_SCORE
 from perception.engines.engine import Engine
 from perception.errors import CalibrationError, LabelError
 from perception.files import sha256_of_bytes

@@ -62,7 +62,13 @@ class LatencyBuckets(_Fields):
 
 
 class Shadow(_Fields):
-    """What the shadow did: frames it was given time for, frames shed, and frames on which it agreed."""
+    """What the shadow said beside what drove, on the frames that both looked at.
+
+    Attributes:
+        compared: objects, or cells of masks, that the two said, counted for each of them.
+        agreed: of them said by both, by `perception.agreement`.
+        shed: frames for which the shadow had no time.
+    """
 
     release: ReleaseRef
     compared: Count = 0
@@ -76,25 +82,35 @@ class Shadow(_Fields):
         return self
 
 
+class Counted(_Fields):
+    """Histograms of a drive, or of a release's reference; `perception.distributions` says of what.
+
+    Attributes:
+        frames: looked at.
+        parts: name of a histogram → its bins.
+    """
+
+    frames: Count
+    parts: Annotated[dict[Label, Bins], Field(max_length=16)]
+
+
+class Reference(_Fields):
+    """What a release saw and said where it was published: what drives with it are held against."""
+
+    input: Counted
+    output: Counted
+
+
 class Drift(_Fields):
     """How far a distribution lies from the release's reference.
 
     Attributes:
-        counts: in the bins of the reference; they add up over drives.
-        divergence: Jensen–Shannon divergence to the reference, 0 (equal) to 1 (nothing in common).
+        counts: in the bins of the reference, one part after the other; they add up over drives.
+        divergence: Jensen–Shannon divergence to the reference, 0 (equal) to 1 (nothing in common), mean of the parts.
     """
 
     counts: Bins
     divergence: float = Field(ge=0.0, le=1.0)
-
-    @classmethod
-    def of(cls, counts: Sequence[int], reference: Sequence[float]) -> Drift:
-        """Counts against the reference's weights, bin by bin.
-
-        Raises:
-            ValueError: not the same number of bins.
-        """
-        return cls(counts=tuple(counts), divergence=jensen_shannon(counts, reference))
 
 
 class SlotEvent(_Fields):

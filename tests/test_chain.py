@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +33,13 @@ limits:
 def tollgate(*words: object) -> int:
     """The command line, without progress."""
     return main([*map(str, words), "--quiet"])
+
+
+def reference_in(repository: Path) -> dict[str, Any] | None:
+    """Of the one release in a repository, as it was signed."""
+    (index,) = repository.glob("targets/releases/*/*.index.json")
+    found: dict[str, Any] | None = json.loads(index.read_text())["reference"]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +71,9 @@ def test_a_vehicle_gets_the_release_from_the_repository_and_keeps_it_after_a_dri
     shutil.copytree(chain / "repository", repository)
     where = ("--repository", repository, "--keys", chain / "keys")
     terms = ("--latency-ms", 60_000, "--commit-frames", 4, "--commit-late", 1)
-    assert tollgate("release", "publish", chain / "release", *where, "--frames-of", DRIVE, *terms, "--offer") == 0
+    scenes = ("--frames-of", DRIVE, "--reference-frames", 120)
+    assert tollgate("release", "publish", chain / "release", *where, *scenes, *terms, "--offer") == 0
+    assert reference_in(repository)["output"]["frames"] == 120
     assert tollgate("release", "verify", repository, "--root", repository / "metadata" / "1.root.json") == 0
     me = ("--root", repository / "metadata" / "1.root.json", "--profile", PROFILE, "--vehicle-id", "V1", "--once")
     assert tollgate("agent", vehicle, "--repository", repository, *me) == 0
@@ -72,6 +83,17 @@ def test_a_vehicle_gets_the_release_from_the_repository_and_keeps_it_after_a_dri
     assert tollgate("agent", vehicle, "--status") == 0
     assert "committed" in capsys.readouterr().out
     assert 'tollgate_agent_last_pass_seconds{outcome="COMMITTED"}' in (vehicle / "metrics.prom").read_text()
+
+
+def test_a_recording_too_short_for_a_reference_is_said_when_it_is_published(
+    chain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository = tmp_path / "repository"
+    shutil.copytree(chain / "repository", repository)
+    where = ("--repository", repository, "--keys", chain / "keys", "--frames-of", DRIVE, "--reference-frames", 8)
+    assert main([*map(str, ("release", "publish", chain / "release", *where))]) == 0
+    assert "no reference: 8 frames, expected at least 100" in " ".join(capsys.readouterr().out.split())
+    assert reference_in(repository) is None
 
 
 def test_a_release_runs_where_its_key_is_required(chain: Path, tmp_path: Path) -> None:

@@ -23,13 +23,15 @@ from typing import IO, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hw_profiles.telemetry import sample
+from perception.agent.companion import Cast, Companion, ShadowReport
 from perception.agent.index import CommitRule
+from perception.distributions import EVERY, InputCounts, OutputCounts
 from perception.errors import EngineError, OutputError
 from perception.files import cannot_write, json_bytes, write_atomically
 from perception.latency import LatencyRecorder
 from perception.pipeline import FrameResult, Status
 from perception.record import RunHeader
-from perception.telemetry_record import LatencyBuckets
+from perception.telemetry_record import Counted, LatencyBuckets
 
 HEALTH = "health"
 
@@ -41,10 +43,14 @@ class DriveReport(BaseModel):
         package_sha256: what ran.
         started_ns: when, on this machine's clock, nanoseconds since 1970.
         duration_s: from the first frame to the last.
-        frames: published frames, late and skipped ones among them.
+        frames: published frames, late and skipped ones among them; a shadow's are not.
+        skipped: without a result of their own in time.
         latency: from due to usable result.
         faults: what should not have happened; one is enough to fall back.
         ended: "crash" where the process died.
+        input, output: of the frames that were looked at; None after a crash. No output where the run reported objects
+            from a score of its own on.
+        shadow: None where none ran.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +67,9 @@ class DriveReport(BaseModel):
     ended: Literal["clean", "aborted", "crash"] = "crash"
     versions: dict[str, str] = Field(default_factory=dict)
     temperature_c: float | None = None
+    input: Counted | None = None
+    output: Counted | None = None
+    shadow: ShadowReport | None = None
 
 
 class HealthReporter:
@@ -82,6 +91,9 @@ class HealthReporter:
         self._began_ns = time.monotonic_ns()
         self._counts: Counter[Status] = Counter()
         self._latency = LatencyRecorder()
+        self._cast = Cast.of(header)
+        self._input, self._output = InputCounts(), OutputCounts()
+        self._companion = None if self._cast.shadow is None else Companion(*self._cast.shadow)
         self._final = path / HEALTH / f"{uuid.uuid4().hex}.json"
         self._running: IO[bytes] | None = None
         try:
@@ -92,9 +104,26 @@ class HealthReporter:
 
     def write(self, outcome: FrameResult) -> None:
         """See `Sink.write`."""
+        if outcome.model in self._cast.shadows:
+            if self._companion is not None and outcome.model == self._companion.name:
+                self._companion.shadowed(outcome)
+            return
         self._counts[outcome.status] += 1
-        if outcome.status is not Status.SKIPPED:
+        own = outcome.result is not None and outcome.status is not Status.STALE
+        if own:
             self._latency.record(outcome.timings.total_ns)
+        if outcome.model == self._cast.drives:
+            self._look(outcome, own=own)
+            if self._companion is not None:
+                self._companion.drove(outcome)
+
+    def _look(self, outcome: FrameResult, *, own: bool) -> None:
+        """Count what every fourth frame of a camera shows, and what was said about it."""
+        if outcome.frame.frame_id % EVERY:
+            return
+        self._input.add(outcome.frame.pixels)
+        if own and outcome.result is not None and not self._cast.own_score:
+            self._output.add(outcome.result)
 
     def close(self) -> None:
         """See `Sink.close`."""
@@ -115,11 +144,14 @@ class HealthReporter:
                 "duration_s": (time.monotonic_ns() - self._began_ns) / 1e9,
                 "frames": sum(self._counts.values()),
                 "late": self._counts[Status.LATE],
-                "skipped": self._counts[Status.SKIPPED],
+                "skipped": self._counts[Status.SKIPPED] + self._counts[Status.STALE],
                 "latency": LatencyBuckets.of(self._latency),
                 "faults": faults,
                 "ended": how,
                 "temperature_c": sample().temperature_c,
+                "input": self._input.counted(),
+                "output": None if self._cast.own_score else self._output.counted(),
+                "shadow": None if self._companion is None else self._companion.report(),
             }
         )
         write_report(self._final, report)

@@ -19,6 +19,7 @@ from securesystemslib.signer import SSlibKey
 from hw_profiles.yaml_files import complaints_of
 from perception.errors import VerificationError
 from perception.release_client import Sha256
+from perception.telemetry_record import Reference
 
 INDEX, SMOKE, RELEASE = "index.json", "smoke.npz", "release"
 SIGNERS, CURRENT, ROLLOUT = "signers.json", "current.json", "rollout.json"
@@ -78,7 +79,7 @@ class OnDeviceBuild(_Strict):
 
 
 class ReleaseIndex(_Strict):
-    """Everything a vehicle must know before it downloads a release."""
+    """Everything a vehicle must know before it downloads a release, and what it holds its drives against later."""
 
     format: Literal["tollgate-release/1"] = "tollgate-release/1"
     name: Name
@@ -89,6 +90,7 @@ class ReleaseIndex(_Strict):
     tolerance: Tolerance
     commit: CommitRule
     build: OnDeviceBuild | None = None
+    reference: Reference | None = None
 
 
 class Signers(_Strict):

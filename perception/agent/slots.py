@@ -11,13 +11,14 @@ from pathlib import Path
 
 from securesystemslib.signer import SSlibKey
 
-from perception.agent.index import INDEX, RELEASE, SMOKE, IndexedFile, ReleaseIndex
+from perception.agent.index import INDEX, RELEASE, SMOKE, IndexedFile, ReleaseIndex, parse_document
 from perception.agent.journal import Journal, SlotName, SlotRecord, read_journal
 from perception.agent.workshop import BUILT, EVIDENCE, WORK, SlotEvidence
 from perception.errors import UpdateError, VerificationError
 from perception.files import cannot_write, json_bytes, sha256_of_bytes, staged_folder, sync_folder
 from perception.package import EnginePackage, open_package
 from perception.release_client import verify_release
+from perception.telemetry_record import Reference
 
 SLOTS, ACTIVE, SHADOW = "slots", "active", "shadow"
 _WRITTEN_ALONE = (".", SLOTS, "spool")  # folders in which nobody but the agent writes
@@ -123,6 +124,17 @@ def follow(state: Path, journal: Journal) -> None:
 def read_evidence(state: Path, name: SlotName) -> SlotEvidence:
     """What was measured when a slot was filled."""
     return SlotEvidence.model_validate_json((state / SLOTS / name / EVIDENCE).read_bytes())
+
+
+def reference_in(state: Path, name: SlotName, record: SlotRecord) -> Reference | None:
+    """What drives with a slot's release are held against, from the index as it was signed; None where it has none."""
+    try:
+        content = (state / SLOTS / name / INDEX).read_bytes()
+    except OSError:
+        return None
+    if sha256_of_bytes(content) != record.index_sha256:
+        return None
+    return parse_document(ReleaseIndex, content, where=f"slot {name}").reference
 
 
 def tidy(state: Path) -> None:

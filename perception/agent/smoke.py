@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from perception.agent.index import Tolerance
+from perception.agreement import agreed_on
 from perception.engines.engine import TensorInfo, Tensors
 from perception.errors import VerificationError
 from perception.frame import Frame
 from perception.package import EnginePackage
 from perception.pipeline import Pipeline, open_pipeline
-from perception.results import Detections, Result, SegmentationMap
+from perception.results import Result
 
 ROUNDS = 5
-OVERLAP = 0.5
 
 
 class Check(BaseModel):
@@ -173,38 +173,14 @@ def _relative(squares: Sequence[tuple[float, float]]) -> float:
 
 
 def _disagreement(got: Result | None, expected: Result | None) -> tuple[int, int]:
-    """How many objects or cells only one of both reports, and how many both report together and apart."""
-    if isinstance(got, SegmentationMap) and isinstance(expected, SegmentationMap):
-        if got.class_ids.shape != expected.class_ids.shape:
-            return 1, 1
-        return int(np.sum(got.class_ids != expected.class_ids)), got.class_ids.size
-    if isinstance(got, Detections) and isinstance(expected, Detections):
-        total = len(got) + len(expected)
-        return total - 2 * _matches(got, expected), total
-    return 1, 1
-
-
-def _matches(got: Detections, expected: Detections) -> int:
-    """Objects of the same class that overlap, one to one, best overlap first."""
-    overlaps = _overlaps(got.boxes_px, expected.boxes_px)
-    overlaps[got.class_ids[:, None] != expected.class_ids[None]] = 0
-    matches = 0
-    while overlaps.size and overlaps.max() >= OVERLAP:
-        row, column = np.unravel_index(int(overlaps.argmax()), overlaps.shape)
-        overlaps[row], overlaps[:, column] = 0, 0
-        matches += 1
-    return matches
-
-
-def _overlaps(boxes_px: NDArray[np.float32], others_px: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(N, M) intersection over union."""
-    first, second = boxes_px.astype(np.float64)[:, None], others_px.astype(np.float64)[None]
-    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
-    shared = np.prod(np.maximum(sides, 0), axis=-1)
-    areas = [np.prod(np.maximum(boxes[..., 2:] - boxes[..., :2], 0), axis=-1) for boxes in (first, second)]
-    union = areas[0] + areas[1] - shared
-    overlaps: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return overlaps
+    """How many objects or cells only one of both reports, and how many both report, each counted for itself."""
+    if got is None or expected is None:
+        return 1, 1
+    try:
+        said = agreed_on(expected, got, score=0.0)
+    except ValueError:
+        return 1, 1
+    return said.apart, said.told
 
 
 def _share(counts: Sequence[tuple[int, int]]) -> float:

@@ -27,14 +27,16 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import ValidationError
 from securesystemslib.signer import CryptoSigner
 
+from perception.agent.companion import ShadowReport
 from perception.agent.health import HEALTH, DriveReport, reports_in
 from perception.agent.journal import Event, Journal, SlotName, SlotRecord, read_journal
-from perception.agent.slots import read_evidence
+from perception.agent.slots import read_evidence, reference_in
 from perception.agent.wanted import Vehicle
 from perception.cohort import ReleaseRef
+from perception.distributions import drift_of
 from perception.errors import UpdateError
 from perception.files import cannot_write, write_atomically
-from perception.telemetry_record import DriveRecord, SlotEvent, sign_record
+from perception.telemetry_record import DriveRecord, Shadow, SlotEvent, sign_record
 from perception.telemetry_spool import Delivery, Spool
 
 SPOOL, KEY = "spool", "vehicle.pem"
@@ -85,13 +87,12 @@ class Reporter:
 
     def _record(self, report: DriveReport, journal: Journal, sequence: int) -> DriveRecord | None:
         """The record of a drive; None where what drove was not a release of this vehicle."""
-        found = next(
-            ((name, slot) for name, slot in journal.slots.items() if slot.package_sha256 == report.package_sha256), None
-        )
+        found = _slot_of(report.package_sha256, journal)
         if found is None:
             return None
         name, slot = found
         place = journal.place
+        reference = reference_in(self.state, name, slot)
         return DriveRecord(
             vehicle_id=self.vehicle.vehicle_id,
             sequence=sequence,
@@ -108,6 +109,9 @@ class Reporter:
             skipped=report.skipped,
             latency=report.latency,
             faults=Counter(_label(fault.partition(":")[0]) for fault in report.faults),
+            shadow=None if report.shadow is None else _shadow(report.shadow, journal),
+            input_drift=drift_of(report.input, None if reference is None else reference.input),
+            output_drift=drift_of(report.output, None if reference is None else reference.output),
             temperature_max_c=report.temperature_c,
             slot_events=tuple(_slot_event(event) for event in journal.events[-EVENTS:]),
             smoke=self._smoke(name, slot),
@@ -172,6 +176,19 @@ def _renamed(path: Path, target: Path) -> Path:
         return path.replace(target)
     except OSError as error:
         raise cannot_write(target, error) from error
+
+
+def _slot_of(package_sha256: str, journal: Journal) -> tuple[SlotName, SlotRecord] | None:
+    return next(((name, slot) for name, slot in journal.slots.items() if slot.package_sha256 == package_sha256), None)
+
+
+def _shadow(report: ShadowReport, journal: Journal) -> Shadow | None:
+    """None where the shadow was not a release of this vehicle."""
+    found = _slot_of(report.package_sha256, journal)
+    if found is None:
+        return None
+    release = ReleaseRef(name=found[1].release, sha256=found[1].released_sha256)
+    return Shadow(release=release, compared=report.compared, agreed=report.agreed, shed=report.shed)
 
 
 def _slot_event(event: Event) -> SlotEvent:

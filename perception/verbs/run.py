@@ -76,11 +76,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
             force=arguments.force,
             on_open=lambda running: _watch(watching, arguments, terminal, running),
         )
-        more = {"packages": _digests(plan)}
+        more = {**_cast(plan), "score": plan.models[0].score}
         sinks = sinks_of(arguments, plan.models[0].packages[0], verb="run", more=more, cameras=source.cameras)
         report = run_plan(plan, source, sinks=sinks, options=options)
     _show(report, plan, terminal)
-    terminal.result({"packages": _digests(plan), **report.to_dict()})
+    terminal.result({"packages": _cast(plan)["packages"], **report.to_dict()})
     return _exit_code(report, terminal, max_late=arguments.max_late)
 
 
@@ -105,9 +105,12 @@ def _plan_of(arguments: argparse.Namespace) -> Plan:
     )
 
 
-def _digests(plan: Plan) -> dict[str, JsonValue]:
-    """Model → sha256 of each of its packages."""
-    return {model.name: [package.sha256 for package in model.packages] for model in plan.models}
+def _cast(plan: Plan) -> dict[str, JsonValue]:
+    """Model → sha256 of each of its packages, and which of the models are shadows."""
+    packages: dict[str, JsonValue] = {
+        model.name: [package.sha256 for package in model.packages] for model in plan.models
+    }
+    return {"packages": packages, "shadows": [model.name for model in plan.shadows]}
 
 
 def _watch(watching: ExitStack, arguments: argparse.Namespace, terminal: Terminal, running: Running) -> None:

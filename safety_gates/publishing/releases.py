@@ -27,6 +27,7 @@ from perception.errors import ReleaseError
 from perception.files import json_bytes, sha256_of_bytes, sha256_of_file
 from perception.frame import Frame
 from perception.release_client import VerifiedRelease, verify_release
+from perception.telemetry_record import Reference
 from safety_gates.publishing.keyring import Keyring
 from safety_gates.publishing.repository import Change, Content, State, change, read_state, read_target
 from safety_gates.publishing.signing import Now, utc_now
@@ -42,11 +43,13 @@ class Terms:
         tolerance: how far their outputs may be from the recorded ones.
         commit: when they keep it.
         build: the engine they make themselves; None where the package carries it.
+        reference: what their drives are held against; None leaves drift out of their records.
     """
 
     tolerance: Tolerance
     commit: CommitRule
     build: OnDeviceBuild | None = None
+    reference: Reference | None = None
 
 
 def publish(
@@ -162,4 +165,5 @@ def _index(verified: VerifiedRelease, smoke: bytes, terms: Terms) -> ReleaseInde
         tolerance=terms.tolerance,
         commit=terms.commit,
         build=terms.build,
+        reference=terms.reference,
     )

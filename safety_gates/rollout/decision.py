@@ -30,6 +30,8 @@ from safety_gates.rollout.randomization import (
 from safety_gates.rollout.stages import Criterion, RolloutFile, Stage
 from safety_gates.statistics import proportion_interval
 
+NO_FIGURES = "not reported by enough vehicles, "
+
 
 class Outcome(str, Enum):
     """What follows from a look."""
@@ -234,7 +236,7 @@ def _rate(criterion: Criterion, table: VehicleTable, levels: Levels) -> Finding:
         p_safe=p_safe,
         alpha=levels.alpha,
         beta=levels.beta,
-        reason=f"{criterion.quantity}: {_figure(got, low, high, ' × control')}{reason}",
+        reason=f"{criterion.quantity}: {_figure(got, low, high, ' × control') if known else NO_FIGURES}{reason}",
     )
 
 
@@ -257,7 +259,7 @@ def _level(criterion: Criterion, table: VehicleTable, levels: Levels) -> Finding
         p_safe=p_safe,
         alpha=levels.alpha,
         beta=levels.beta,
-        reason=f"{criterion.quantity}: {_figure(got, None, None, ' in the median vehicle')}{reason}",
+        reason=f"{criterion.quantity}: {_figure(got, None, None, ' in the median vehicle') or NO_FIGURES}{reason}",
     )
 
 

@@ -52,7 +52,9 @@ QUANTITIES: dict[str, Quantity] = {
     "output_drift": Quantity(
         "rate", "output_drift", "output_expected", False, "divergence of the output from the reference"
     ),
-    "shadow_disagreement": Quantity("level", "disagreed", "compared", True, "frames on which the shadow disagrees"),
+    "shadow_disagreement": Quantity(
+        "level", "disagreed", "compared", True, "objects or cells that only shadow or vehicle reports"
+    ),
 }
 COLUMNS = (
     *("drives", "crashed", "faulty", "silent", "frames", "misses", "misses_expected"),

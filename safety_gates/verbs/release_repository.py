@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
+from itertools import count as count_from
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
 from perception.agent.index import CommitRule, OnDeviceBuild, Tolerance
 from perception.cli import EXIT_PASSED
+from perception.distributions import LEAST_FRAMES
 from perception.errors import ReleaseError
 from perception.frame import Frame
-from perception.package import open_package
+from perception.package import EnginePackage, open_package
 from perception.release_client import PACKAGE
 from perception.sources.table import open_source
+from perception.telemetry_record import Reference
 from perception.terminal import Terminal
 from perception.verbs.recordings import fraction, positive, positive_number
 from safety_gates.publishing import releases
 from safety_gates.publishing.keyring import read_keyring
+from safety_gates.publishing.reference import reference_of
 from safety_gates.publishing.repository import Change, change, refresh
 
-SMOKE_FRAMES, RELATIVE_ERROR, DISAGREEMENT = 8, 0.02, 0.05
+SMOKE_FRAMES, REFERENCE_FRAMES, RELATIVE_ERROR, DISAGREEMENT = 8, 1000, 0.02, 0.05
 
 Actions: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -32,9 +37,17 @@ def add_publish(actions: Actions) -> argparse.ArgumentParser:
     action.add_argument("release", type=Path, help="what `release sign` wrote")
     _add_repository(action)
     action.add_argument(
-        "--frames-of", type=Path, required=True, metavar="PATH", help="recording whose frames the smoke run takes"
+        "--frames-of",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="recording whose frames the smoke run and the reference distribution take",
     )
     action.add_argument("--smoke-frames", type=positive, default=SMOKE_FRAMES, metavar="N", help="how many (default 8)")
+    action.add_argument(
+        "--reference-frames", type=positive, default=REFERENCE_FRAMES, metavar="N",
+        help="most frames whose pictures and results vehicles hold their drives against (default 1000)",
+    )  # fmt: skip
     action.add_argument(
         "--relative-error", type=fraction, default=RELATIVE_ERROR, metavar="S",
         help="most that a vehicle's output tensors may differ, root mean square (default 0.02)",
@@ -97,22 +110,34 @@ def _add_commit_rule(action: argparse.ArgumentParser) -> None:
 
 
 def _publish(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    profile = open_package(arguments.release / PACKAGE).profile
-    latency_ms = arguments.latency_ms or profile.deadline_ms
+    package = open_package(arguments.release / PACKAGE)
+    latency_ms = arguments.latency_ms or package.profile.deadline_ms
     terms = releases.Terms(
         Tolerance(
             relative_error=arguments.relative_error, disagreement=arguments.disagreement, latency_p90_ms=latency_ms
         ),
         CommitRule(frames=arguments.commit_frames, max_late=arguments.commit_late),
         _build(arguments),
+        _reference(arguments, package, terminal),
     )
     keyring, frames = read_keyring(arguments.keys), _frames(arguments.frames_of, arguments.smoke_frames)
     index = releases.publish(arguments.repository, keyring, arguments.release, frames=frames, terms=terms)
-    terminal.say(f"[green]published[/] {index.name}: {len(index.files)} files, {len(frames)} smoke frames")
+    looked_at = 0 if index.reference is None else index.reference.input.frames
+    terminal.say(
+        f"[green]published[/] {index.name}: {len(index.files)} files, {len(frames)} smoke frames, "
+        f"{looked_at} frames of reference"
+    )
     if arguments.offer:
         releases.offer(arguments.repository, keyring, index.name)
         terminal.say(f"[green]offered[/] to every vehicle of profile {index.profile}")
-    terminal.result({"release": index.name, "profile": index.profile, "offered": arguments.offer})
+    terminal.result(
+        {
+            "release": index.name,
+            "profile": index.profile,
+            "offered": arguments.offer,
+            "reference_frames": looked_at,
+        }
+    )
     return EXIT_PASSED
 
 
@@ -135,20 +160,38 @@ def _refresh(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _frames(recording: Path, count: int) -> list[Frame]:
-    """Frames spread evenly over a recording."""
-    source = open_source(recording, cameras=[])
-    try:
-        counts = [camera.frame_count for camera in source.cameras]
-        total = sum(each for each in counts if each is not None)
-        step = max(1, total // count)
-        frames = list(islice(source.frames(), 0, step * count, step))
-    finally:
-        source.close()
+    """Frames for the smoke run."""
+    frames = list(_spread(recording, count))
     if not frames:
         raise ReleaseError(
             f"{recording}: has no frames, expected at least 1 for the smoke run; choose another recording"
         )
     return frames
+
+
+def _spread(recording: Path, count: int) -> Iterator[Frame]:
+    """Frames spread evenly over each camera of a recording, one at a time."""
+    source = open_source(recording, cameras=[])
+    try:
+        counts = [camera.frame_count for camera in source.cameras]
+        total = sum(each for each in counts if each is not None)
+        step = max(1, total // count)
+        turns = {camera.camera_id: count_from(0) for camera in source.cameras}
+        yield from islice((frame for frame in source.frames() if next(turns[frame.camera_id]) % step == 0), count)
+    finally:
+        source.close()
+
+
+def _reference(arguments: argparse.Namespace, package: EnginePackage, terminal: Terminal) -> Reference | None:
+    """What drives are held against; None, and said so, where the recording is too short to be one."""
+    found = reference_of(package, _spread(arguments.frames_of, arguments.reference_frames))
+    if found.input.frames >= LEAST_FRAMES:
+        return found
+    terminal.say(
+        f"[yellow]no reference:[/] {found.input.frames} frames, expected at least {LEAST_FRAMES}: drives with this "
+        "release say nothing about drift, and a rollout that watches drift holds; choose a longer recording"
+    )
+    return None
 
 
 def _build(arguments: argparse.Namespace) -> OnDeviceBuild | None:

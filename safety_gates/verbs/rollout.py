@@ -41,7 +41,7 @@ from safety_gates.rollout.fleet_file import read_fleet
 from safety_gates.rollout.ingest import REASONS, Scope, ingest, total_counts
 from safety_gates.rollout.metrics import prometheus
 from safety_gates.rollout.page import render
-from safety_gates.rollout.publication import published_release, publisher
+from safety_gates.rollout.publication import published_release, publisher, refuse_unmeasured_drift
 from safety_gates.rollout.rollout import Beginning, Rollout, command, judged, open_rollout, publish, start
 from safety_gates.rollout.stages import load_stages
 from safety_gates.verbs import rollout_simulate
@@ -124,7 +124,7 @@ def _hold_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _start(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    _, text = load_stages(arguments.stages)
+    file, text = load_stages(arguments.stages)
     beginning = Beginning(
         arguments.name,
         text,
@@ -132,6 +132,8 @@ def _start(arguments: argparse.Namespace, terminal: Terminal) -> int:
         _release(arguments.control, arguments.repository),
         tuple(read_public_key(path) for path in arguments.operator),
     )
+    if arguments.repository is not None:
+        refuse_unmeasured_drift(arguments.repository, (beginning.candidate, beginning.control), file)
     return _told(start(arguments.rollout, beginning, read_signer(arguments.key)), arguments, terminal)
 
 

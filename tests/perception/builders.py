@@ -47,7 +47,7 @@ def null_package(folder: Path, *, service_ms: float = 0.0) -> EnginePackage:
     return write_package(folder, files, name="null", engine=engine, build={"made": "by a test"})
 
 
-def detector_package(folder: Path) -> EnginePackage:
+def detector_package(folder: Path, *, name: str = "sample_detector") -> EnginePackage:
     """The bundled detector as it was trained, for the CPU profile."""
     files = {
         "engine.onnx": (MODELS / "sample_detector.onnx").read_bytes(),
@@ -55,7 +55,7 @@ def detector_package(folder: Path) -> EnginePackage:
         PROFILE: load_profile("x86_cpu").to_yaml().encode(),
     }
     engine = EngineEntry(kind="onnxrt", file="engine.onnx", precision="fp32")
-    return write_package(folder, files, name="sample_detector", engine=engine, build={"made": "by a test"})
+    return write_package(folder, files, name=name, engine=engine, build={"made": "by a test"})
 
 
 class ListSource:

@@ -40,7 +40,7 @@ def test_a_full_record_comes_back_on_one_small_line():
         ended="crash",
         latency=LatencyBuckets.of(recorded(*range(1_000_000, 60_000_000, 10_000))),
         shadow={"release": CANDIDATE, "compared": 900, "agreed": 890, "shed": 10},
-        input_drift=Drift.of([5, 5], [0.5, 0.5]),
+        input_drift=Drift(counts=(5, 5), divergence=0.0),
         temperature_max_c=71.5,
         versions={"tollgate": "0.1.0"},
         slot_events=[{"at_ns": NOW_NS, "slot": "b", "event": "committed", "release": "detector 2"}],

@@ -41,7 +41,7 @@ CASES: dict[str, Case] = {
         Case("misses_half_more", "1.5 times as many deadline misses", Regression(misses=1.5)),
         Case("crash_loop", "four drives in five crash", Regression(crash_loop=0.8)),
         Case("faults_tenfold", "ten times as many fault flags", Regression(faults=10.0)),
-        Case("disagreement", "the shadow disagrees on 20 % of the frames", Regression(disagreement=10.0)),
+        Case("disagreement", "the shadow disagrees on 20 % of what is said", Regression(disagreement=10.0)),
     )
 }
 

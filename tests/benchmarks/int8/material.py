@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import onnx
 
-from compile.accuracy import AGREED_SCORE
 from compile.backends.onnxrt import build, opened
 from compile.calibration import choose_calibration, choose_evaluation, held_out
 from compile.class_map import ClassMap
 from compile.importer import import_model
 from compile.recordings import Recordings, evenly, survey
+from perception.agreement import AGREED_SCORE
 from perception.engines.engine import Tensors
 from perception.files import staged_folder
 from perception.frame import Frame

@@ -10,9 +10,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from compile.accuracy import AGREED_SCORE, LOWEST_SCORE
+from compile.accuracy import LOWEST_SCORE
 from compile.grading import read_labels
 from compile.timing import Latency, time_side_by_side
+from perception.agreement import AGREED_SCORE
 from perception.engines.engine import Engine, Tensors
 from perception.engines.onnxrt import OnnxRuntimeEngine
 from tests.benchmarks.int8.cases import Case, case_named

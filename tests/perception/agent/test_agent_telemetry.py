@@ -5,19 +5,35 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from perception.agent.health import HEALTH, DriveReport, hold_running, settle, write_report
+from perception.agent.agent import Outcome
+from perception.agent.health import HEALTH, DriveReport, HealthReporter, hold_running, settle, write_report
 from perception.agent.journal import read_journal
 from perception.agent.telemetry import Reporter, vehicle_signer
+from perception.cli import main
 from perception.cohort import RolloutPlan
 from perception.errors import UpdateError
+from perception.package import open_package
+from perception.pipeline import FrameResult, Status, Timings, open_pipeline
+from perception.record import RunHeader
+from perception.results import Detections
+from perception.runtime import replay
+from perception.sources.table import open_source
 from perception.telemetry_record import KnownVehicle, read_record
 from perception.telemetry_spool import Spool
+from safety_gates.publishing.reference import reference_of
 from safety_gates.publishing.repository import Change, change
 from tests.perception.agent.faults import in_child, kill
-from tests.perception.agent.fleet import Quiet, served
+from tests.perception.agent.fleet import Quiet, Road, Works, served
+from tests.perception.builders import ListSource, detector_package, frames_of
+
+DRIVE = Path(__file__).resolve().parents[3] / "data" / "samples" / "drive"
 
 
 def records_of(road, folder=None):
@@ -26,6 +42,24 @@ def records_of(road, folder=None):
     known = {key.keyid: KnownVehicle("V1", key)}
     waiting = Spool(road.state / "spool", "V1").pending() if folder is None else sorted(folder.rglob("*.json"))
     return [read_record(path.read_bytes(), known) for path in waiting]
+
+
+def roll_out(works, candidate, control, **shares):
+    """Publish a plan of one stage for every vehicle."""
+    plan = {
+        "format": "tollgate-rollout/1",
+        "rollout": "november",
+        "salt": "0123456789abcdef",
+        "serial": 0,
+        "state": "rolling",
+        "stage": "all",
+        "stages": [{"name": "all", **shares}],
+        "holdout": 0.0,
+        "candidate": {"name": candidate.name, "sha256": candidate.package_sha256},
+        "control": {"name": control.name, "sha256": control.package_sha256},
+    }
+    add = {"rollout.json": RolloutPlan.model_validate_json(json.dumps(plan)).to_bytes()}
+    change(works.repository, works.keyring, Change(add=add))
 
 
 def test_a_drive_becomes_a_record_that_says_what_drove_and_what_was_measured_before(works, road):
@@ -108,23 +142,97 @@ def test_the_vehicles_key_is_its_own(road):
 
 def test_the_record_of_a_rollout_says_the_vehicles_place(works, road):
     second = works.publish("second", service_ms=0.1, offer=False)
-    plan = {
-        "format": "tollgate-rollout/1",
-        "rollout": "november",
-        "salt": "0123456789abcdef",
-        "serial": 0,
-        "state": "rolling",
-        "stage": "all",
-        "stages": [{"name": "all", "share": 1.0}],
-        "holdout": 0.0,
-        "candidate": {"name": second.name, "sha256": second.package_sha256},
-        "control": {"name": road.first.name, "sha256": road.first.package_sha256},
-    }
-    add = {"rollout.json": RolloutPlan.model_validate_json(json.dumps(plan)).to_bytes()}
-    change(works.repository, works.keyring, Change(add=add))
+    roll_out(works, second, road.first, share=1.0)
     road.update()
     assert read_journal(road.state).place.role == "candidate"
     road.drive(frames=3)
     road.update()
     record = records_of(road)[-1]
     assert (record.rollout, record.role, record.release.name) == ("november", "candidate", second.name)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The detector twice, the second time as a package of its own, and an engine that finds nothing."""
+    works = Works.founded(tmp_path_factory.mktemp("seen") / "works")
+    folder = works.factory.package_at(works.folder / "detector", detector_package)
+    with closing(open_source(DRIVE, cameras=[])) as source:
+        some = [frame for frame in source.frames() if frame.frame_id % 5 == 1]
+    reference = reference_of(open_package(folder / "package"), some)
+    works.detector = works.publish_folder(folder, reference=reference)
+    works.blind = works.publish("blind", offer=False, reference=reference)
+    twin = works.factory.package_at(works.folder / "twin", partial(detector_package, name="twin"))
+    works.twin = works.publish_folder(twin, offer=False)
+    return works
+
+
+class TestWhatWasSeenAndSaid:
+    """A vehicle with the bundled detector, its drives and its shadow."""
+
+    @pytest.fixture
+    def car(self, published, tmp_path):
+        """A vehicle that runs the detector."""
+        with served(published.repository) as url:
+            car = Road(tmp_path / "car", published, url)
+            car.commit()
+            yield car
+
+    def test_a_drive_like_the_reference_lies_near_it_and_a_spoilt_one_does_not(self, car):
+        drive = ["replay", str(car.state / "active"), str(DRIVE), "--frames", "480", "--agent", str(car.state)]
+        assert main([*drive, "--quiet"]) == 0
+        usual = self.last(car)
+        assert usual.input_drift.divergence < 0.05
+        assert usual.output_drift.divergence < 0.05
+        assert sum(usual.output_drift.counts) > 100
+        with closing(open_source(DRIVE, cameras=["front"])) as source:
+            frames = [frame for frame in source.frames() if frame.frame_id % 2 == 0]
+        dark = [replace(frame, pixels=frame.pixels // 4, frame_id=2 * frame.frame_id) for frame in frames]
+        package = open_package(car.state / "active")
+        header = RunHeader.of(package, DRIVE, options={})
+        with open_pipeline(package) as pipeline:
+            replay(pipeline, ListSource(dark), sinks=[HealthReporter(car.state, header)], on_frame=lambda _: None)
+        spoilt = self.last(car)
+        assert spoilt.input_drift.divergence > 5 * usual.input_drift.divergence
+        assert spoilt.output_drift.divergence > usual.output_drift.divergence
+
+    def test_a_short_drive_says_nothing_about_drift(self, car):
+        drive = ["replay", str(car.state / "active"), str(DRIVE), "--frames", "40", "--agent", str(car.state)]
+        assert main([*drive, "--quiet"]) == 0
+        record = self.last(car)
+        assert (record.frames, record.input_drift, record.output_drift) == (40, None, None)
+
+    @pytest.mark.parametrize(("other", "agrees"), [("twin", True), ("blind", False)])
+    def test_a_shadow_is_held_against_what_drives_and_counts_as_no_frame(self, published, car, other, agrees):
+        release = getattr(published, other)
+        roll_out(published, release, published.detector, share=0.0, shadow=1.0)
+        assert car.update().outcome is Outcome.SHADOWING
+        folders = [str(car.state / name) for name in ("active", "shadow")]
+        drive = ["run", folders[0], str(DRIVE), "--shadow", folders[1], "--agent", str(car.state), "--quiet"]
+        assert main([*drive, "--camera", "front", "--frames", "30", "--speed", "0.5", "--force"]) == 0
+        record = self.last(car)
+        assert (record.frames, record.role, record.release.name) == (30, "shadow", published.detector.name)
+        assert record.shadow.release.sha256 == release.package_sha256
+        assert record.shadow.compared > 0
+        assert record.shadow.agreed == (record.shadow.compared if agrees else 0)
+        assert record.shadow.shed < 30
+
+    def test_every_miss_counts_once_and_a_score_of_ones_own_says_nothing_about_output(self, car):
+        """A stale result is a miss; output is only comparable where it was reported as the reference was."""
+        package = open_package(car.state / "active")
+        sink = HealthReporter(car.state, RunHeader.of(package, DRIVE, options={"score": 0.6}))
+        (picture,) = frames_of("front", 1)
+        for number in range(600):
+            frame = replace(picture, frame_id=number)
+            status = (Status.ON_TIME, Status.LATE, Status.STALE, Status.SKIPPED)[number % 4]
+            result = None if status is Status.SKIPPED else Detections.empty()
+            sink.write(FrameResult(frame, result, Timings(0, 1, 1, 1), status, 50_000_000))
+        sink.close()
+        record = self.last(car)
+        assert (record.frames, record.late, record.skipped, record.misses) == (600, 150, 300, 450)
+        assert record.latency.recorder().samples == 300
+        assert record.input_drift is not None
+        assert record.output_drift is None
+
+    def last(self, car):
+        Reporter(car.state, car.vehicle).collect()
+        return records_of(car)[-1]

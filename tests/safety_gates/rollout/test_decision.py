@@ -71,6 +71,19 @@ def test_a_shadow_that_disagrees_in_most_vehicles_rolls_back():
     assert "shadow_disagreement: 0.25 in the median vehicle, shown to be above 0.2" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("stage", "changes", "quantity"),
+    [
+        ("30 %", {"output_drift": 0.0, "output_expected": 0.0}, "output_drift"),
+        ("shadow", {"compared": 0.0}, "shadow_disagreement"),
+    ],
+)
+def test_what_nobody_reported_holds_and_says_so(stage, changes, quantity):
+    found = judged(stage=PLAN.stage(stage), **changes)
+    assert found.outcome is Outcome.HOLD
+    assert f"{quantity}: not reported by enough vehicles, not yet shown to be below" in found.reason
+
+
 def test_better_than_control_is_no_harm():
     assert judged(misses=0.3, output_drift=0.5).outcome is Outcome.ADVANCE
 

@@ -13,10 +13,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from perception.cli import main
+from perception.telemetry_record import Counted, Reference
 from safety_gates.keys import read_signer
 from safety_gates.rollout.metrics import prometheus
 from safety_gates.rollout.page import render
 from safety_gates.rollout.rollout import HOUR_NS, command, open_rollout
+from tests.perception.agent.fleet import Works
 from tests.perception.fleet import new_key
 from tests.safety_gates.rollout.field import DAY_NS, STAGES, Cars, begun
 from tests.safety_gates.rollout.test_rollout import looked
@@ -114,6 +116,20 @@ class TestVerb:
         assert main(["rollout", "start", str(tmp_path / "out"), *words]) == 2
         assert complaint in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
+
+    def test_the_shipped_stages_are_refused_for_a_release_whose_drives_cannot_tell_drift(self, pem, capsys, tmp_path):
+        works = Works.founded(tmp_path / "works")
+        known = Reference(input=Counted(frames=100, parts={}), output=Counted(frames=100, parts={}))
+        bare, told = works.publish("bare"), works.publish("told", service_ms=0.1, reference=known)
+        where = ["--repository", str(works.repository), "--keys", str(tmp_path / "works" / "keys"), "--key", pem]
+        words = ["--name", "may", "--candidate", told.name, "--control", bare.name, *where]
+        assert main(["rollout", "start", str(tmp_path / "out"), *words]) == 2
+        said = capsys.readouterr().err
+        assert f"release {bare.name}: was published without a reference" in said
+        assert "input_drift and output_drift" in said
+        assert not (tmp_path / "out").exists()
+        (tmp_path / "stages.yaml").write_text("\n".join(x for x in STAGES.splitlines() if "drift" not in x))
+        assert main(["rollout", "start", str(tmp_path / "out"), *words, "--stages", str(tmp_path / "stages.yaml")]) == 0
 
     def test_half_of_a_repository_is_refused(self, started, pem, capsys, tmp_path):
         assert main(["rollout", "auto", started, "--key", pem, "--repository", str(tmp_path)]) == 2
