@@ -55,7 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="the float ONNX model, opset 9 to 21")
     parser.add_argument("--profile", required=True, help="the machine: a shipped profile's name or a .yaml file")
     parser.add_argument(
-        "--calibration", type=Path, nargs="+", required=True, metavar="PATH", help="recordings to calibrate on"
+        "--calibration",
+        type=Path,
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="PATH",
+        help="recordings to calibrate on",
     )
     parser.add_argument(
         "--spec", type=Path, metavar="YAML", help="the ModelSpec (default: MODEL.yaml beside the model)"

@@ -11,7 +11,8 @@ before a camera's first result are left out on both sides.
 
 Labelled pictures without capture times cannot be played. Then the timing recordings are, and the engine's own results
 of each frame, from the score threshold of the ModelSpec on, stand for what is there: offline accuracy is 1 by
-definition, and what is lost is lost to age alone.
+definition, and what is lost is lost to age alone. A recording of far fewer frames a second than the vehicle's cameras
+give tells nothing of the engine, and is not judged.
 
 Source: Li, Wang & Ramanan 2020, "Towards streaming perception", ECCV, section 3: streaming accuracy; the ground truth
 of every frame is held against the latest output at its instant.
@@ -20,6 +21,7 @@ of every frame is held against the latest output at its instant.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -31,7 +33,7 @@ from pydantic import JsonValue
 from compile.class_map import ClassMap
 from compile.labels import LabelledFrame, LabelledMask, LabelledObject
 from perception.results import Result, SegmentationMap
-from perception.sources.table import kind_and_path
+from perception.sources.table import kind_and_path, open_source
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.accuracy import arrays_of, matched
 from safety_gates.gates.gate import Quantity, Unmeasured
@@ -42,6 +44,8 @@ from safety_gates.statistics import LEAST_FRAMES, Interval, bootstrap_draws, int
 from safety_gates.trial import TIMING_ALONE, UNTIMED, Observation, Trial, recording_of
 from safety_gates.verdict import Measured
 
+SLOWEST = 1.5
+"""A recording may have so many times fewer frames a second than the vehicle's cameras."""
 OFFLINE, STREAMED = "offline", "streamed"
 LABELS, OWN = "labels", "own results"
 WORK = ("preprocess", "infer", "decode")
@@ -64,6 +68,8 @@ class StreamingGate:
         played = _played(trial)
         if played is None:
             return Unmeasured("a folder of pictures has no capture times; give a video or drive as --timing-recording")
+        if (why := _too_slow(trial, played)) is not None:
+            return Unmeasured(why)
         latency = LatencyGate().measure(trial)
         if isinstance(latency, Unmeasured):
             return latency
@@ -125,6 +131,21 @@ def _played(trial: Trial) -> str | None:
     if trial.truth is not None and kind_and_path(trial.case.recording)[0] not in UNTIMED:
         return LABELS
     return OWN if trial.has_sequence() else None
+
+
+def _too_slow(trial: Trial, played: str) -> str | None:
+    """Why a recording cannot tell: between two of its frames more happens than between two of the vehicle's."""
+    rate_hz = trial.case.package.profile.cameras.rate_hz
+    recordings = (trial.case.recording,) if played == LABELS else (trial.case.timing or (trial.case.recording,))
+    for path in recordings:
+        with closing(open_source(path)) as source:
+            slowest_hz = min((camera.rate_hz for camera in source.cameras if camera.rate_hz), default=rate_hz)
+        if slowest_hz * SLOWEST < rate_hz:
+            return (
+                f"{path.name} has {slowest_hz:.3g} frames a second, the profile's cameras have {rate_hz:.3g}: its "
+                "frames are older than any engine makes them; give recordings at the vehicle's rate"
+            )
+    return None
 
 
 def _observe(trial: Trial, latency: KeptEvidence) -> Observation:

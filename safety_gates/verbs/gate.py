@@ -82,6 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timing-recording",
         type=Path,
         nargs="+",
+        action="extend",
         default=[],
         metavar="PATH",
         help="measure latency on all frames of these recordings, which need no labels (default: on --recording)",

@@ -73,3 +73,12 @@ def test_misuse_is_one_line_and_exit_code_two(words, tmp_path, capsys, more, mes
     assert error.strip().count("\n") == 0
     assert "Traceback" not in error
     assert not (tmp_path / f"segmenter-{PROFILE}").exists()
+
+
+def test_recordings_may_be_named_one_option_each(words, tmp_path):
+    write_drive(tmp_path / "tuesday", seed=2, count=24)
+    assert (
+        main([*words, "--calibration", "tuesday", "--precision", "int8", "--max-drop", "0.9", "--output", "out"]) == 0
+    )
+    frames = open_package(tmp_path / "out").document("calibration.json")["frames"]
+    assert {frame["recording"] for frame in frames} == {0, 1}

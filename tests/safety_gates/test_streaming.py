@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from safety_gates.gates.streaming import newest_finished
+from hw_profiles.profile import load_profile
+from safety_gates.evidence import Shelf
+from safety_gates.gates.gate import Unmeasured
+from safety_gates.gates.streaming import StreamingGate, newest_finished
 from safety_gates.result_log import FrameKey
+from safety_gates.trial import Case, Trial
+from tests.safety_gates.builders import QUIET, package, steady_drive
 
 MS = 1_000_000
 
@@ -51,3 +58,13 @@ def test_two_cameras_share_the_engine_and_each_sees_its_own_results():
 
 def test_without_frames_nothing_is_in_use():
     assert _newest([], 5) == []
+
+
+@pytest.mark.parametrize(("rate_hz", "judged"), [(10.0, False), (19.9, False), (20.1, True), (30.0, True)])
+def test_a_recording_of_far_fewer_frames_than_the_vehicles_cameras_give_is_not_judged(tmp_path, rate_hz, judged):
+    recording, _ = steady_drive(tmp_path / "drive", frames=40, rate_hz=rate_hz)
+    ours = replace(package(tmp_path / "package"), profile=load_profile("x86_cpu"))  # 30 frames a second
+    found = StreamingGate().measure(Trial(Case(ours, recording), Shelf(tmp_path / "evidence"), QUIET))
+    assert isinstance(found, Unmeasured) is not judged
+    if isinstance(found, Unmeasured):
+        assert "the profile's cameras have 30: its frames are older than any engine makes them" in found.why
