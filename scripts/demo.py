@@ -49,7 +49,7 @@ def main() -> int:
     truth = f"--recording {DRIVE} --labels {DRIVE} --class-map {CLASSES}"
     run(
         f"compile {MODEL} --profile {PROFILE} --calibration {CALIBRATION} {truth} "
-        f"--frames 24 --graded-frames 40 --timing-s 2 --time-limit 15 --output {PACKAGE} --reference-output {REFERENCE}"
+        f"--frames 24 --graded-frames 40 --timing-s 2 --time-limit 8 --output {PACKAGE} --reference-output {REFERENCE}"
     )
     shown = "--camera front --frames 100 --clock measured"
     run(f"replay {PACKAGE} {DRIVE} {shown} --log {OUT}/replay.jsonl --overlay {OUT}/overlay")
