@@ -282,3 +282,18 @@ def test_every_requirement_that_is_known_can_be_refused(tmp_path: Path) -> None:
 )
 def test_a_version_meets_the_release_named_or_any_from_there_on(got: str, wanted: str, met: bool) -> None:
     assert version_meets(got, wanted) is met
+
+
+def test_a_plan_moved_to_another_gpu_or_an_older_driver_is_refused(server):
+    moved = replace(server, gpu=replace(server.gpu, name="NVIDIA L4", driver="550.90.07"))
+    told = sentences("x86_cpu", moved, gpu="NVIDIA L40S", driver=">=580.159.04")
+    assert any(each.startswith("GPU: got NVIDIA L4, expected NVIDIA L40S; a TensorRT engine") for each in told)
+    assert any(each.startswith("NVIDIA driver: got 550.90.07, expected 580.159.04 or newer") for each in told)
+    fits = sentences("x86_cpu", moved, gpu="NVIDIA L4", driver=">=550.90.07")
+    assert not any(each.startswith(("GPU:", "NVIDIA driver:")) for each in fits)
+
+
+def test_a_plan_is_refused_where_there_is_no_gpu(server):
+    told = sentences("x86_cpu", replace(server, gpu=None), gpu="NVIDIA L4", driver=">=550")
+    assert any(each.startswith("GPU: got none, expected NVIDIA L4") for each in told)
+    assert any(each.startswith("NVIDIA driver: got none, expected 550 or newer") for each in told)
