@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from perception.errors import OutputError
+from perception.errors import OutputError, TollgateError
 
 
 def sha256_of_bytes(content: bytes) -> str:
@@ -92,6 +93,25 @@ def staged_folder(path: Path) -> Iterator[Path]:
             _take_place(staged, path)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path, *, busy: TollgateError) -> Iterator[None]:
+    """Hold a lock file while the block runs; the kernel drops the lock of a process that dies, however it dies.
+
+    Raises:
+        OutputError: the lock's folder is read-only or full.
+        TollgateError: `busy`, where another process holds the lock.
+    """
+    with _named(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise busy from error
+        yield
 
 
 def sync_folder(folder: Path) -> None:

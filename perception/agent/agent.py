@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -20,7 +17,7 @@ from perception.agent.telemetry import Reporter
 from perception.agent.trust import Origin, Repository, refreshed
 from perception.agent.wanted import Named, Vehicle, Wanted, wanted_release
 from perception.errors import TollgateError, UpdateError, VerificationError
-from perception.files import cannot_write, sha256_of_bytes
+from perception.files import locked, sha256_of_bytes
 
 TRUST, LOCK = "trust", "lock"
 ATTEMPTS = 3
@@ -67,7 +64,8 @@ class Agent:
             UpdateError: the repository cannot be reached; nothing changed.
             OutputError: the disk is full; nothing changed.
         """
-        with _alone(self._state):
+        busy = UpdateError(f"{self._state}: another agent is at work on this vehicle; wait until it is done")
+        with locked(self._state / LOCK, busy=busy):
             tidy(self._state)
             journal = read_journal(self._state)
             follow(self._state, journal)
@@ -249,23 +247,3 @@ class Agent:
 
     def _downloads(self) -> Path:
         return downloads_of(self._state)
-
-
-@contextmanager
-def _alone(state: Path) -> Iterator[None]:
-    """Hold the vehicle's lock; the kernel drops it when this process dies.
-
-    Raises:
-        UpdateError: another agent holds it.
-    """
-    try:
-        state.mkdir(parents=True, exist_ok=True)
-        lock = (state / LOCK).open("w")
-    except OSError as error:
-        raise cannot_write(state, error) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UpdateError(f"{state}: another agent is at work on this vehicle; wait until it is done") from error
-        yield

@@ -11,10 +11,9 @@ Source: The Update Framework specification 1.0, sections 4 and 6 (consistent sna
 
 from __future__ import annotations
 
-import fcntl
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,7 +23,7 @@ from tuf.api.metadata import Metadata, MetaFile, Role, Root, Snapshot, TargetFil
 from tuf.api.serialization import SerializationError
 
 from perception.errors import ReleaseError
-from perception.files import cannot_write, staged_file, write_atomically
+from perception.files import locked, staged_file, write_atomically
 from safety_gates.publishing.keyring import KeyEntry, Keyring
 from safety_gates.publishing.keyring import Role as RoleName
 from safety_gates.publishing.signing import Now, sign, sign_root, signers_of, utc_now
@@ -256,17 +255,7 @@ def _read(path: Path) -> Metadata[Any]:
         raise ReleaseError(f"{path}: is no TUF metadata; restore the repository") from error
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One publisher at a time; the kernel drops the lock of a process that dies."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("w")
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ReleaseError(f"{folder}: somebody else is publishing; wait until it is done") from error
-        yield
+def _locked(folder: Path) -> AbstractContextManager[None]:
+    """One publisher at a time."""
+    busy = ReleaseError(f"{folder}: somebody else is publishing; wait until it is done")
+    return locked(folder / LOCK, busy=busy)

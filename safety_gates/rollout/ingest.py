@@ -17,7 +17,6 @@ The store, inside the rollout's folder::
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +28,7 @@ import duckdb
 
 from perception.cohort import RolloutPlan, place
 from perception.errors import OutputError, RolloutError, VerificationError
-from perception.files import cannot_write, json_bytes, sha256_of_bytes, staged_file, staged_folder
+from perception.files import json_bytes, locked, sha256_of_bytes, staged_file, staged_folder
 from perception.telemetry_record import MOST_RECORD_BYTES, DriveRecord, read_record
 from safety_gates.rollout.fleet_file import Fleet
 
@@ -88,7 +87,8 @@ def ingest(folder: Path, source: Path, fleet: Fleet, scope: Scope) -> Counter[st
     if not source.is_dir():
         raise RolloutError(f"{source}: is no folder, expected one with signed records (JSON lines or Parquet)")
     store, counts = folder / TELEMETRY, Counter[str]()
-    with _alone(store), staged_folder(store / f"{_next_batch(store):06d}") as batch:
+    busy = RolloutError(f"{store}: somebody else is ingesting; wait for them and try again")
+    with locked(store / ".lock", busy=busy), staged_folder(store / f"{_next_batch(store):06d}") as batch:
         files, rows = _unread(store, source), batch / "rows.jsonl"
         write_fleet(store, batch, fleet, scope.plan)
         with rows.open("w", encoding="utf-8") as out:
@@ -267,22 +267,6 @@ def _identity(path: Path) -> tuple[str, int, int]:
 
 def _next_batch(store: Path) -> int:
     return max((int(path.name) for path in store.glob("[0-9]*") if path.name.isdigit()), default=0) + 1
-
-
-@contextmanager
-def _alone(store: Path) -> Iterator[None]:
-    """One ingest at a time; the system lets go of the lock when the process ends, however it ends."""
-    try:
-        store.mkdir(parents=True, exist_ok=True)
-        lock = (store / ".lock").open("w")
-    except OSError as error:
-        raise cannot_write(store, error) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RolloutError(f"{store}: somebody else is ingesting; wait for them and try again") from error
-        yield
 
 
 @contextmanager

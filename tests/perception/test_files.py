@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from perception.errors import OutputError
-from perception.files import json_bytes, sha256_of_bytes, sha256_of_file, staged_file, staged_folder, write_atomically
+from perception.errors import OutputError, ReleaseError
+from perception.files import (
+    json_bytes,
+    locked,
+    sha256_of_bytes,
+    sha256_of_file,
+    staged_file,
+    staged_folder,
+    write_atomically,
+)
 from tests.disk import room_for
 
 
@@ -95,6 +105,33 @@ def test_no_room_for_a_folder_leaves_the_old_one(tmp_path: Path) -> None:
         (staged / "a").write_bytes(b"x" * 1000)
     assert (tmp_path / "out" / "a").read_text() == "old"
     assert [child.name for child in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_lock_is_held_by_one_and_freed_when_its_process_is_killed(tmp_path: Path) -> None:
+    lock, busy = tmp_path / "deep" / "lock", ReleaseError("somebody else is at work")
+    code = (
+        "import sys, time; from pathlib import Path; from perception.errors import ReleaseError\n"
+        "from perception.files import locked\n"
+        "with locked(Path(sys.argv[1]), busy=ReleaseError('')): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ReleaseError, match="somebody else"), locked(lock, busy=busy):
+        pass
+    holder.kill()
+    holder.wait()
+    with locked(lock, busy=busy):
+        pass
+
+
+def test_a_lock_that_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(OutputError, match="cannot be written"),
+        locked(tmp_path / "file" / "lock", busy=ReleaseError("")),
+    ):
+        pass
 
 
 def test_digests_of_a_file_and_of_its_bytes_agree(tmp_path: Path) -> None:
