@@ -1,9 +1,9 @@
 """Which release a vehicle runs: read from signed metadata, decided on the vehicle, the same at every look.
 
-`rollout.json` is a target of the release repository. Whoever hands its bytes to `RolloutPlan.from_bytes` has verified
-them; this module believes what it is given and asks no server. A vehicle's place is a number in [0, 1) drawn from the
-rollout's salt and its id. It runs the candidate when that number is below the stage's share, so a vehicle that has it
-at 1 % has it at 10 % too (nested), and always gets the same answer for the same plan (sticky). Three independent
+A plan is a target of the release repository, one a profile. Whoever hands its bytes to `RolloutPlan.from_bytes` has
+verified them; this module believes what it is given and asks no server. A vehicle's place is a number in [0, 1) drawn
+from the rollout's salt and its id. It runs the candidate when that number is below the stage's share, so a vehicle that
+has it at 1 % has it at 10 % too (nested), and always gets the same answer for the same plan (sticky). Three independent
 numbers are drawn for share, shadow and hold-out; a new rollout has a new salt and so draws other vehicles first.
 
 Precedence: hold-out, then candidate, then shadow, then control. The hold-out group keeps the control release in every
@@ -63,7 +63,7 @@ class StageShares(_Fields):
 
 
 class RolloutPlan(_Fields):
-    """The content of `rollout.json`.
+    """What vehicles of one profile follow.
 
     Attributes:
         rollout: name of the rollout; records carry it.

@@ -4,7 +4,7 @@ The targets of a repository, all signed through TUF's targets role::
 
     signers.json                  whose signature under a statement counts
     current.json                  profile → release, for fleets without a rollout
-    rollout.json                  the rollout's plan, where there is one
+    rollouts/PROFILE.json         the plan of the profile's rollout, where there is one
     releases/NAME/index.json      this file's `ReleaseIndex`
     releases/NAME/…               the release's files and the smoke run's frames
 """
@@ -22,7 +22,7 @@ from perception.release_client import Sha256
 from perception.telemetry_record import Reference
 
 INDEX, SMOKE, RELEASE = "index.json", "smoke.npz", "release"
-SIGNERS, CURRENT, ROLLOUT = "signers.json", "current.json", "rollout.json"
+SIGNERS, CURRENT = "signers.json", "current.json"
 MOST_DOCUMENT_BYTES = 1 << 20
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
@@ -114,6 +114,11 @@ class Current(_Strict):
 def target_name(release: str, path: str) -> str:
     """How the repository names a file of a release."""
     return f"releases/{release}/{path}"
+
+
+def rollout_name(profile: str) -> str:
+    """How the repository names the plan of a profile's rollout: each profile has its own."""
+    return f"rollouts/{profile}.json"
 
 
 def parse_document(model: type[Model], content: bytes, *, where: str) -> Model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from perception.agent.index import CURRENT, ROLLOUT, Current, parse_document
+from perception.agent.index import CURRENT, Current, parse_document, rollout_name
 from perception.agent.journal import Place
 from perception.agent.trust import Repository
 from perception.cohort import ReleaseRef, RolloutPlan, assignment
@@ -48,7 +48,7 @@ class Wanted:
 
 
 def wanted_release(repository: Repository, vehicle: Vehicle, folder: Path) -> Wanted | None:
-    """What the repository wants of this vehicle: by the rollout's plan, else by the list of current releases.
+    """What the repository wants of this vehicle: by its profile's rollout, else by the list of current releases.
 
     Returns:
         None where it has nothing for the vehicle's profile.
@@ -57,7 +57,7 @@ def wanted_release(repository: Repository, vehicle: Vehicle, folder: Path) -> Wa
         RolloutError, VerificationError: a signed document cannot be read.
         UpdateError: the server cannot be reached.
     """
-    plan = repository.document(ROLLOUT, folder)
+    plan = repository.document(rollout_name(vehicle.profile), folder)
     if plan is not None:
         return _by_plan(RolloutPlan.from_bytes(plan), vehicle.vehicle_id)
     content = repository.document(CURRENT, folder)

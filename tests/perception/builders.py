@@ -36,12 +36,12 @@ def null_engine_file(*, service_ms: float = 0.0) -> bytes:
     ).encode()
 
 
-def null_package(folder: Path, *, service_ms: float = 0.0) -> EnginePackage:
-    """A whole package around it, for the CPU profile."""
+def null_package(folder: Path, *, service_ms: float = 0.0, profile: str = "x86_cpu") -> EnginePackage:
+    """A whole package around it, for the CPU profile, under another name if wanted."""
     files = {
         "engine.json": null_engine_file(service_ms=service_ms),
         SPEC: SPEC_OF_NULL.to_yaml().encode(),
-        PROFILE: load_profile("x86_cpu").to_yaml().encode(),
+        PROFILE: load_profile("x86_cpu").model_copy(update={"name": profile}).to_yaml().encode(),
     }
     engine = EngineEntry(kind="null", file="engine.json", precision="fp32")
     return write_package(folder, files, name="null", engine=engine, build={"made": "by a test"})

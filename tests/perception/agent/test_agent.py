@@ -15,7 +15,7 @@ import pytest
 from perception.agent.agent import Outcome
 from perception.agent.download import fetcher_for
 from perception.agent.health import HEALTH, Health, HealthReporter, Verdict, health_of, settle
-from perception.agent.index import ROLLOUT, CommitRule, OnDeviceBuild, Tolerance
+from perception.agent.index import CommitRule, OnDeviceBuild, Tolerance, rollout_name
 from perception.agent.journal import read_journal
 from perception.agent.slots import active_package, read_evidence
 from perception.agent.smoke import measure, record
@@ -252,7 +252,7 @@ class TestRollout:
             "control": {"name": control.name, "sha256": control.package_sha256},
         }
         plan = RolloutPlan.model_validate(fields | changes)
-        change(works.repository, works.keyring, Change(add={ROLLOUT: plan.to_bytes()}))
+        change(works.repository, works.keyring, Change(add={rollout_name(control.profile): plan.to_bytes()}))
         return plan
 
     def test_a_vehicle_follows_its_place_in_the_plan_and_back(self, works, road):

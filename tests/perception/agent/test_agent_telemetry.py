@@ -14,6 +14,7 @@ import pytest
 
 from perception.agent.agent import Outcome
 from perception.agent.health import HEALTH, DriveReport, HealthReporter, hold_running, settle, write_report
+from perception.agent.index import rollout_name
 from perception.agent.journal import read_journal
 from perception.agent.telemetry import Reporter, vehicle_signer
 from perception.cli import main
@@ -58,7 +59,7 @@ def roll_out(works, candidate, control, **shares):
         "candidate": {"name": candidate.name, "sha256": candidate.package_sha256},
         "control": {"name": control.name, "sha256": control.package_sha256},
     }
-    add = {"rollout.json": RolloutPlan.model_validate_json(json.dumps(plan)).to_bytes()}
+    add = {rollout_name(candidate.profile): RolloutPlan.model_validate_json(json.dumps(plan)).to_bytes()}
     change(works.repository, works.keyring, Change(add=add))
 
 
