@@ -16,7 +16,7 @@ from enum import Enum
 import numpy as np
 from pydantic import JsonValue
 
-from safety_gates.rollout.quantities import QUANTITIES, VehicleTable
+from safety_gates.rollout.quantities import QUANTITIES, Evidence, Reports
 from safety_gates.rollout.randomization import (
     best_ratio,
     higher_rate,
@@ -69,18 +69,6 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """What was driven in the stage so far."""
-
-    hours: float
-    vehicles: int
-    controls: int
-    drives: int
-    control_drives: int
-    silent: int
-
-
-@dataclass(frozen=True, slots=True)
 class Judgement:
     """One look: the outcome, why, and the figures; `soaked` where it tested whether to advance."""
 
@@ -109,6 +97,19 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
+class Figures:
+    """What one criterion is judged by, in the words of `Finding`; `says` is for people."""
+
+    got: float | None
+    p_harm: float
+    p_safe: float | None
+    says: str
+    control: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Levels:
     """What a look may spend, and whether intervals are wanted."""
 
@@ -128,21 +129,19 @@ def json_of(judgement: Judgement) -> dict[str, JsonValue]:
     return document
 
 
-def judge_stage(plan: RolloutFile, stage: Stage, table: VehicleTable, *, at: Look, intervals: bool = True) -> Judgement:
+def judge_stage(plan: RolloutFile, stage: Stage, reports: Reports, *, at: Look, intervals: bool = True) -> Judgement:
     """Judge a stage by what its vehicles reported.
 
     Args:
         plan: criteria and error probabilities.
         stage: which of its stages.
-        table: one row a vehicle.
+        reports: of its vehicles.
         at: which look at the stage it is.
         intervals: whether to give intervals and estimates, which no outcome needs.
     """
     levels = Levels(spent(plan.alpha, at.number), spent(plan.false_advance, at.soaked + 1), plan.suspicion, intervals)
-    findings = tuple(
-        _JUDGES[QUANTITIES[criterion.quantity].kind](criterion, table, levels) for criterion in plan.criteria_of(stage)
-    )
-    evidence = _evidence(table, at.hours)
+    findings = tuple(_finding(criterion, reports, levels) for criterion in plan.criteria_of(stage))
+    evidence = reports.evidence(at.hours)
     missing = _missing(stage, evidence)
     outcome, reason = _outcome(missing, findings)
     return Judgement(outcome, reason, at.number, not missing, evidence, findings)
@@ -169,101 +168,80 @@ def _missing(stage: Stage, evidence: Evidence) -> str:
     return ", ".join(f"{got:.0f} of {least:.0f} {what}" for what, got, least in wanted if got < least)
 
 
-def _evidence(table: VehicleTable, hours: float) -> Evidence:
-    drives, candidate = table.now["drives"], table.candidate
-    return Evidence(
-        hours=hours,
-        vehicles=int(np.count_nonzero(candidate & (drives > 0))),
-        controls=int(np.count_nonzero(~candidate & (drives > 0))),
-        drives=int(drives[candidate].sum()),
-        control_drives=int(drives[~candidate].sum()),
-        silent=int(np.count_nonzero(table.now["silent"])),
-    )
-
-
-def _event(criterion: Criterion, table: VehicleTable, levels: Levels) -> Finding:
-    events, candidate = table.events(QUANTITIES[criterion.quantity]), table.candidate
-    hit, drawn = int(np.count_nonzero(events & candidate)), int(candidate.sum())
-    hit_control, controls = int(np.count_nonzero(events & ~candidate)), int((~candidate).sum())
-    p_harm = more_events(events, candidate)
-    words = (
-        f"{criterion.quantity}: {hit} of {drawn} vehicles against {hit_control} of {controls} control, p {p_harm:.2g}"
-    )
-    if p_harm <= levels.alpha:
-        outcome, reason = Outcome.ROLLBACK, f"{words} is beyond {levels.alpha:.2g}"
-    elif p_harm <= levels.suspicion:
-        outcome, reason = Outcome.HOLD, f"{words} is suspicious; look at these drives, then advance or roll back"
-    else:
-        outcome, reason = Outcome.ADVANCE, words
-    interval = proportion_interval(hit, drawn) if levels.intervals else None
+def _finding(criterion: Criterion, reports: Reports, levels: Levels) -> Finding:
+    seen = _FIGURES[QUANTITIES[criterion.quantity].kind](criterion, reports, levels)
+    outcome, reason = _suspected(levels, seen.p_harm) if seen.p_safe is None else _between(criterion, levels, seen)
     return Finding(
         quantity=criterion.quantity,
         outcome=outcome,
-        got=hit / drawn if drawn else None,
-        control=hit_control / controls if controls else None,
-        low=interval.low if interval else None,
-        high=interval.high if interval else None,
+        got=seen.got,
+        control=seen.control,
+        low=seen.low,
+        high=seen.high,
         harm=criterion.harm,
-        limit=None,
-        p_harm=p_harm,
-        p_safe=None,
+        limit=criterion.limit,
+        p_harm=seen.p_harm,
+        p_safe=seen.p_safe,
         alpha=levels.alpha,
         beta=levels.beta,
-        reason=reason,
+        reason=f"{criterion.quantity}: {seen.says}{reason}",
     )
 
 
-def _rate(criterion: Criterion, table: VehicleTable, levels: Levels) -> Finding:
-    rates = table.rates(QUANTITIES[criterion.quantity])
-    limit = criterion.limit or math.inf
+def _event(criterion: Criterion, reports: Reports, levels: Levels) -> Figures:
+    draw = reports.events(QUANTITIES[criterion.quantity])
+    p_harm = more_events(draw)
+    interval = proportion_interval(draw.hit, draw.drawn) if levels.intervals else None
+    return Figures(
+        got=draw.hit / draw.drawn if draw.drawn else None,
+        p_harm=p_harm,
+        p_safe=None,
+        says=f"{draw.hit} of {draw.drawn} vehicles against {draw.hit_control} of {draw.controls} control, "
+        f"p {p_harm:.2g}",
+        control=draw.hit_control / draw.controls if draw.controls else None,
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+    )
+
+
+def _rate(criterion: Criterion, reports: Reports, levels: Levels) -> Figures:
+    rates = reports.rates(QUANTITIES[criterion.quantity])
     known = bool(rates.candidate.any() and not rates.candidate.all())
     got, low, high = None, None, None
     if levels.intervals and known:
         got = best_ratio(rates)
         low, high = ratio_interval(rates, levels.alpha, levels.beta)
-    p_harm, p_safe = higher_rate(rates, criterion.harm), lower_rate(rates, limit)
-    outcome, reason = _between(criterion, levels, p_harm, p_safe)
-    return Finding(
-        quantity=criterion.quantity,
-        outcome=outcome,
+    return Figures(
         got=got,
-        control=None,
+        p_harm=higher_rate(rates, criterion.harm),
+        p_safe=lower_rate(rates, criterion.limit or math.inf),
+        says=_figure(got, low, high, " × control") if known else NO_FIGURES,
         low=low,
         high=high,
-        harm=criterion.harm,
-        limit=limit,
-        p_harm=p_harm,
-        p_safe=p_safe,
-        alpha=levels.alpha,
-        beta=levels.beta,
-        reason=f"{criterion.quantity}: {_figure(got, low, high, ' × control') if known else NO_FIGURES}{reason}",
     )
 
 
-def _level(criterion: Criterion, table: VehicleTable, levels: Levels) -> Finding:
-    shares = table.levels(QUANTITIES[criterion.quantity])
-    limit = criterion.limit or math.inf
-    p_harm, p_safe = mostly_above(shares, criterion.harm), mostly_below(shares, limit)
-    outcome, reason = _between(criterion, levels, p_harm, p_safe)
+def _level(criterion: Criterion, reports: Reports, _: Levels) -> Figures:
+    shares = reports.levels(QUANTITIES[criterion.quantity])
     got = float(np.median(shares)) if len(shares) else None
-    return Finding(
-        quantity=criterion.quantity,
-        outcome=outcome,
+    return Figures(
         got=got,
-        control=None,
-        low=None,
-        high=None,
-        harm=criterion.harm,
-        limit=limit,
-        p_harm=p_harm,
-        p_safe=p_safe,
-        alpha=levels.alpha,
-        beta=levels.beta,
-        reason=f"{criterion.quantity}: {_figure(got, None, None, ' in the median vehicle') or NO_FIGURES}{reason}",
+        p_harm=mostly_above(shares, criterion.harm),
+        p_safe=mostly_below(shares, criterion.limit or math.inf),
+        says=_figure(got, None, None, " in the median vehicle") or NO_FIGURES,
     )
 
 
-def _between(criterion: Criterion, levels: Levels, p_harm: float, p_safe: float) -> tuple[Outcome, str]:
+def _suspected(levels: Levels, p_harm: float) -> tuple[Outcome, str]:
+    if p_harm <= levels.alpha:
+        return Outcome.ROLLBACK, f" is beyond {levels.alpha:.2g}"
+    if p_harm <= levels.suspicion:
+        return Outcome.HOLD, " is suspicious; look at these drives, then advance or roll back"
+    return Outcome.ADVANCE, ""
+
+
+def _between(criterion: Criterion, levels: Levels, seen: Figures) -> tuple[Outcome, str]:
+    p_harm, p_safe = seen.p_harm, 1.0 if seen.p_safe is None else seen.p_safe
     if p_harm <= levels.alpha:
         return Outcome.ROLLBACK, f"shown to be above {criterion.harm:g} (p {p_harm:.2g}, allowed {levels.alpha:.2g})"
     if p_safe <= levels.beta:
@@ -278,7 +256,7 @@ def _figure(got: float | None, low: float | None, high: float | None, unit: str)
     return f"{got:.3g}{unit}{interval}, "
 
 
-_JUDGES: dict[str, Callable[[Criterion, VehicleTable, Levels], Finding]] = {
+_FIGURES: dict[str, Callable[[Criterion, Reports, Levels], Figures]] = {
     "event": _event,
     "rate": _rate,
     "level": _level,

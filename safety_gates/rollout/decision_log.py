@@ -46,6 +46,7 @@ class Entry(BaseModel):
         paused: a person asked the automatic mode to keep still.
         judgement: the figures of the look it rests on, None for a person's command without one.
         stages: the stage file's text, in the first entry only.
+        vehicles: the size of the fleet that shares are reckoned for, in the first entry only.
         operators: public keys by key id, in the first entry only.
     """
 
@@ -64,6 +65,7 @@ class Entry(BaseModel):
     judgement: dict[str, JsonValue] | None = None
     telemetry: dict[str, int] = {}
     stages: str | None = None
+    vehicles: int | None = Field(default=None, ge=1)
     operators: dict[str, dict[str, JsonValue]] | None = None
 
 

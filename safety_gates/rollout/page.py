@@ -96,7 +96,7 @@ def _stage_rows(rollout: Rollout) -> Iterator[StageRow]:
         shadow = f"{100 * stage.shadow:g} % in shadow" if stage.shadow else ""
         yield StageRow(
             name=stage.name,
-            share=shadow or f"{100 * stage.share:g} % candidate",
+            share=shadow or f"{100 * stage.share:.3g} % candidate",
             standing="done" if index < current else here if index == current else "ahead",
             looks=sum(entry.judgement is not None and entry.action != "advance" for entry in entries)
             + sum(entry.action == "advance" and entry.judgement is not None for entry in _leaving(rollout, stage.name)),

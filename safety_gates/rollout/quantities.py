@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from safety_gates.rollout.randomization import Flags, Floats, Rates
+from safety_gates.rollout.randomization import Draw, Flags, Floats, Rates
 
 Kind = Literal["event", "rate", "level"]
 
@@ -63,6 +63,34 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was driven in the stage so far."""
+
+    hours: float
+    vehicles: int
+    controls: int
+    drives: int
+    control_drives: int
+    silent: int
+
+
+class Reports(Protocol):
+    """What the vehicles reported in a stage, as a decision asks for it."""
+
+    def events(self, quantity: Quantity) -> Draw:
+        """How many vehicles of each group had one: so many, and in such a share of their drives."""
+
+    def rates(self, quantity: Quantity) -> Rates:
+        """The rate of every vehicle that drove."""
+
+    def levels(self, quantity: Quantity) -> Floats:
+        """(M,) the share of every drawn vehicle that has one."""
+
+    def evidence(self, hours: float) -> Evidence:
+        """What stands behind all this, `hours` after the stage began."""
+
+
+@dataclass(frozen=True, slots=True)
 class VehicleTable:
     """One row a vehicle: what it reported in this stage, and before the candidate came.
 
@@ -76,14 +104,20 @@ class VehicleTable:
     now: Mapping[str, NDArray[np.float64]]
     before: Mapping[str, NDArray[np.float64]]
 
-    def events(self, quantity: Quantity) -> Flags:
-        """(N,) whether the vehicle had one: so many, and in such a share of its drives."""
-        count = self.now[quantity.count]
-        flags: Flags = (count >= quantity.least) & (count >= quantity.share * self.now["drives"])
-        return flags
+    def of(self, rows: NDArray[np.int64]) -> VehicleTable:
+        """Some of its vehicles."""
+        now, before = ({name: column[rows] for name, column in each.items()} for each in (self.now, self.before))
+        return VehicleTable(self.candidate[rows], now, before)
+
+    def events(self, quantity: Quantity) -> Draw:
+        """See `Reports`."""
+        count, candidate = self.now[quantity.count], self.candidate
+        had = (count >= quantity.least) & (count >= quantity.share * self.now["drives"])
+        hit, drawn = int(np.count_nonzero(had & candidate)), int(candidate.sum())
+        return Draw(hit, drawn, int(had.sum()) - hit, len(candidate) - drawn)
 
     def rates(self, quantity: Quantity) -> Rates:
-        """The rate of every vehicle that drove."""
+        """See `Reports`."""
         count, exposure = quantity.count, quantity.exposure
         return Rates(
             self.candidate,
@@ -95,8 +129,20 @@ class VehicleTable:
         ).driven()
 
     def levels(self, quantity: Quantity) -> Floats:
-        """(M,) the share of every drawn vehicle that has one."""
+        """See `Reports`."""
         exposure = self.now[quantity.exposure]
         measured = self.candidate & (exposure > 0)
         shares: Floats = self.now[quantity.count][measured] / exposure[measured]
         return shares
+
+    def evidence(self, hours: float) -> Evidence:
+        """See `Reports`."""
+        drives, candidate = self.now["drives"], self.candidate
+        return Evidence(
+            hours=hours,
+            vehicles=int(np.count_nonzero(candidate & (drives > 0))),
+            controls=int(np.count_nonzero(~candidate & (drives > 0))),
+            drives=int(drives[candidate].sum()),
+            control_drives=int(drives[~candidate].sum()),
+            silent=int(np.count_nonzero(self.now["silent"])),
+        )

@@ -48,15 +48,20 @@ def spent(alpha: float, look: int) -> float:
     return alpha / (look * (look + 1))
 
 
-def more_events(events: Flags, candidate: Flags) -> float:
-    """How likely a draw is that gives the candidate so many of the vehicles with an event, or more.
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Vehicles that had an event, among those drawn for the candidate and among the others."""
 
-    Args:
-        events: (N,) whether the vehicle had one.
-        candidate: (N,) whether the vehicle was drawn.
-    """
-    hit = int(np.count_nonzero(events & candidate))
-    return float(hypergeom.sf(hit - 1, len(events), int(candidate.sum()), int(events.sum())))
+    hit: int
+    drawn: int
+    hit_control: int
+    controls: int
+
+
+def more_events(draw: Draw) -> float:
+    """How likely a draw is that gives the candidate so many of the vehicles with an event, or more."""
+    everyone, events = draw.drawn + draw.controls, draw.hit + draw.hit_control
+    return float(hypergeom.sf(draw.hit - 1, everyone, draw.drawn, events))
 
 
 def mostly_above(shares: Floats, limit: float) -> float:

@@ -13,7 +13,7 @@ the next command, whichever it is, publishes it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,11 +23,10 @@ from hw_profiles.yaml_files import model_from_fields
 from perception.cohort import FORMAT, TARGET, ReleaseRef, RolloutPlan, new_salt
 from perception.errors import RolloutError, VerificationError
 from perception.files import write_atomically
-from safety_gates.rollout.decision import Judgement, Look, Outcome, json_of
+from safety_gates.rollout.decision import Look
 from safety_gates.rollout.decision_log import (
     FOLDER,
     NOTHING_BEFORE,
-    Action,
     DecisionLog,
     Entry,
     entry_path,
@@ -44,13 +43,14 @@ Publish = Callable[[bytes], None]
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What a rollout starts from."""
+    """What a rollout starts from; `vehicles` is the size of the fleet, which stages with a `least` need."""
 
     name: str
     stages: str
     candidate: ReleaseRef
     control: ReleaseRef
     operators: Sequence[SSlibKey] = ()
+    vehicles: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +107,11 @@ def start(folder: Path, beginning: Beginning, signer: CryptoSigner, *, now_ns: i
     """Begin a rollout in its first stage.
 
     Raises:
-        RolloutError: the folder holds one already, or the stages contradict themselves.
+        RolloutError: the folder holds one already, the stages contradict themselves, or ask for a least number of
+            vehicles of a fleet whose size is not told.
         OutputError: the folder cannot be written.
     """
-    file = stages_from_text(beginning.stages, where=STAGES)
+    file = _stages_for(beginning.stages, beginning.vehicles, where=STAGES)
     now_ns = time.time_ns() if now_ns is None else now_ns
     keys = {key.keyid: key.to_dict() for key in (signer.public_key, *beginning.operators)}
     entry = Entry(
@@ -123,6 +124,7 @@ def start(folder: Path, beginning: Beginning, signer: CryptoSigner, *, now_ns: i
         plan=_first_plan(file, beginning),
         stage_since_ns=now_ns,
         stages=beginning.stages,
+        vehicles=beginning.vehicles,
         operators=keys,
     )
     try:
@@ -142,7 +144,7 @@ def open_rollout(folder: Path) -> Rollout:
     """
     log = read_log(folder)
     signed = log.entries[0].stages or ""
-    rollout = Rollout(log, stages_from_text(signed, where=f"{folder / FOLDER}: stages"))
+    rollout = Rollout(log, _stages_for(signed, log.entries[0].vehicles, where=f"{folder / FOLDER}: stages"))
     path = folder / STAGES
     if path.exists() and path.read_bytes() != signed.encode():
         raise VerificationError(
@@ -170,114 +172,16 @@ def publish(rollout: Rollout, also: Publish | None = None) -> None:
         also(content)
 
 
-def judged(
-    rollout: Rollout, judgement: Judgement, telemetry: Mapping[str, int], signer: CryptoSigner, *, now_ns: int
-) -> Rollout:
-    """Carry out what a look says, and write it down.
-
-    Raises:
-        RolloutError: the rollout has ended, is paused, or somebody was faster.
-        OutputError: the disk is full; nothing was decided.
-    """
-    _refuse_ended(rollout)
-    if rollout.log.last.paused:
+def _stages_for(text: str, vehicles: int | None, *, where: str) -> RolloutFile:
+    file = stages_from_text(text, where=where)
+    if vehicles:
+        return file.for_fleet(vehicles)
+    if least := [stage.name for stage in file.stages if stage.least]:
         raise RolloutError(
-            f"{rollout.log.folder}: a person holds this rollout ({rollout.log.last.reason}); "
-            "let it go on with: tollgate rollout advance, or roll back"
+            f"{where}: {' and '.join(least)} ask for a least number of vehicles, and the fleet's size is not known; "
+            "name its vehicles with --fleet"
         )
-    action, plan = _AUTOMATIC[judgement.outcome](rollout)
-    return _write(
-        rollout,
-        signer,
-        now_ns,
-        action=action,
-        plan=plan,
-        reason=judgement.reason,
-        by="auto",
-        judgement=json_of(judgement),
-        telemetry=dict(telemetry),
-    )
-
-
-def command(
-    rollout: Rollout, action: str, reason: str, signer: CryptoSigner, *, now_ns: int, seen_stage: str | None = None
-) -> Rollout:
-    """Carry out a person's command.
-
-    Args:
-        rollout: as it was read.
-        action: "advance", "hold", "resume" or "rollback".
-        reason: why, in the person's words.
-        signer: who.
-        now_ns: clock.
-        seen_stage: the stage the person believes to be leaving; without it, two people's advances would be two steps.
-
-    Raises:
-        RolloutError: the rollout has ended, is in another stage, or somebody was faster.
-        OutputError: the disk is full; nothing was decided.
-    """
-    _refuse_ended(rollout)
-    if seen_stage is not None and seen_stage != rollout.plan.stage:
-        last = rollout.log.last
-        raise RolloutError(
-            f"the rollout is in stage {rollout.plan.stage!r}, expected {seen_stage!r}: the last step was "
-            f"{last.action} ({last.reason}); look at it with: tollgate rollout status {rollout.log.folder}"
-        )
-    done, plan = _BY_HAND[action](rollout)
-    return _write(
-        rollout, signer, now_ns, action=done, plan=plan, reason=reason, by="operator", paused=action == "hold"
-    )
-
-
-def _write(rollout: Rollout, signer: CryptoSigner, now_ns: int, **fields: object) -> Rollout:
-    last = rollout.log.last
-    plan = fields["plan"]
-    moved = isinstance(plan, RolloutPlan) and plan.stage != last.plan.stage
-    entry = Entry.model_validate(
-        {
-            "number": last.number + 1,
-            "previous": rollout.log.head,
-            "at_ns": now_ns,
-            "stage_since_ns": now_ns if moved else last.stage_since_ns,
-            **fields,
-        }
-    )
-    return Rollout(rollout.log.append(entry, signer), rollout.file)
-
-
-def _refuse_ended(rollout: Rollout) -> None:
-    if rollout.ended:
-        last = rollout.log.last
-        raise RolloutError(
-            f"{rollout.log.folder}: this rollout has ended ({last.action}: {last.reason}); start another one"
-        )
-
-
-def _advanced(rollout: Rollout) -> tuple[Action, RolloutPlan]:
-    following = rollout.next_stage
-    if following is None:
-        return "complete", rollout.plan
-    return "advance", _changed(rollout.plan, stage=following.name)
-
-
-def _held(rollout: Rollout) -> tuple[Action, RolloutPlan]:
-    return "hold", rollout.plan
-
-
-def _resumed(rollout: Rollout) -> tuple[Action, RolloutPlan]:
-    return "resume", rollout.plan
-
-
-def _looked(rollout: Rollout) -> tuple[Action, RolloutPlan]:
-    return "look", rollout.plan
-
-
-def _rolled_back(rollout: Rollout) -> tuple[Action, RolloutPlan]:
-    return "rollback", _changed(rollout.plan, state="rolled_back")
-
-
-def _changed(plan: RolloutPlan, **changes: object) -> RolloutPlan:
-    return RolloutPlan.model_validate({**plan.model_dump(), **changes, "serial": plan.serial + 1})
+    return file
 
 
 def _first_plan(file: RolloutFile, beginning: Beginning) -> RolloutPlan:
@@ -294,12 +198,3 @@ def _first_plan(file: RolloutFile, beginning: Beginning) -> RolloutPlan:
         "control": beginning.control,
     }
     return model_from_fields(RolloutPlan, fields, where=TARGET, refusal=REFUSAL)
-
-
-_Step = Callable[[Rollout], tuple[Action, RolloutPlan]]
-_AUTOMATIC: dict[Outcome, _Step] = {
-    Outcome.ADVANCE: _advanced,
-    Outcome.HOLD: _looked,
-    Outcome.ROLLBACK: _rolled_back,
-}
-_BY_HAND: dict[str, _Step] = {"advance": _advanced, "hold": _held, "resume": _resumed, "rollback": _rolled_back}

@@ -63,6 +63,7 @@ class Stage(_Strict):
 
     Attributes:
         share: of vehicles that run the candidate.
+        least: so many vehicles run it at least, where the share of the fleet is fewer.
         shadow: of the others, how many run it beside the control release.
         look_every_h: hours between two looks; what is looked at more rarely needs less evidence.
         limits: wider or narrower limits than the criteria's, in this stage: few vehicles can show little.
@@ -70,6 +71,7 @@ class Stage(_Strict):
 
     name: Name
     share: Share
+    least: int = Field(default=0, ge=0)
     shadow: Share = 0.0
     look_every_h: float = Field(gt=0.0)
     soak: Soak
@@ -88,7 +90,7 @@ class RolloutFile(_Strict):
 
     format: Literal["tollgate-stages/1"]
     name: str = Field(min_length=1)
-    holdout: Share
+    holdout: Annotated[float, Field(ge=0.0, lt=1.0)]
     false_rollback: Probability
     false_advance: Probability
     suspicion: Probability
@@ -104,6 +106,10 @@ class RolloutFile(_Strict):
         if shares != sorted(shares) or shares[-1] == 0.0:
             raise ValueError(f"stages: got shares {shares}, expected them to grow and to end above 0")
         for stage in self.stages:
+            if stage.share == 0 and stage.least > 0:
+                raise ValueError(
+                    f"stage {stage.name}: got share 0 and at least {stage.least} vehicles, expected a share"
+                )
             if stage.share > 0 and stage.shadow > 0:
                 raise ValueError(f"stage {stage.name}: has candidates and shadows, expected one of the two")
             self._check_limits(stage)
@@ -124,6 +130,15 @@ class RolloutFile(_Strict):
     def alpha(self) -> float:
         """What one criterion may spend on false rollbacks in one stage."""
         return self.false_rollback / (len(self.stages) * len(self.criteria))
+
+    def for_fleet(self, vehicles: int) -> RolloutFile:
+        """The same for a fleet of that size: no stage expects fewer vehicles than its `least` or than one before."""
+        stages: list[Stage] = []
+        for stage in self.stages:
+            wanted = max(stage.share, stage.least / (vehicles * (1 - self.holdout)))
+            share = max([min(1.0, wanted), *(before.share for before in stages)])
+            stages.append(stage.model_copy(update={"share": share}))
+        return self.model_copy(update={"stages": tuple(stages)})
 
     def stage(self, name: str) -> Stage:
         """The stage of that name.

@@ -11,7 +11,7 @@
 
 Exit codes of auto: 0 advanced or complete, 1 rolled back, 3 holding.
 
-  tollgate rollout start out/rollout --name may --candidate NEW --control OLD --key PEM --repository DIR --keys DIR
+  tollgate rollout start out/rollout --name may --candidate NEW --control OLD --fleet fleet.jsonl --key PEM
   tollgate rollout ingest out/rollout telemetry/ --fleet fleet.jsonl
   tollgate rollout auto out/rollout --key PEM --repository DIR --keys DIR
   tollgate rollout status out/rollout --html out/rollout.html
@@ -40,9 +40,10 @@ from safety_gates.rollout.field import vehicle_table
 from safety_gates.rollout.fleet_file import read_fleet
 from safety_gates.rollout.ingest import REASONS, Scope, ingest, total_counts
 from safety_gates.rollout.metrics import prometheus
+from safety_gates.rollout.moving import command, judged
 from safety_gates.rollout.page import render
-from safety_gates.rollout.publication import published_release, publisher, refuse_unmeasured_drift
-from safety_gates.rollout.rollout import Beginning, Rollout, command, judged, open_rollout, publish, start
+from safety_gates.rollout.publication import published_release, publisher, refuse_misfits, refuse_unmeasured_drift
+from safety_gates.rollout.rollout import Beginning, Rollout, open_rollout, publish, start
 from safety_gates.rollout.stages import load_stages
 from safety_gates.verbs import rollout_simulate
 
@@ -76,6 +77,9 @@ def _start_arguments(parser: argparse.ArgumentParser) -> None:
             f"--{role}", required=True, metavar="RELEASE", help=f"the {role}: NAME in the repository, or NAME=SHA256"
         )
     parser.add_argument("--stages", type=Path, metavar="YAML", help="stages and criteria; without, the shipped ones")
+    parser.add_argument(
+        "--fleet", type=Path, metavar="JSONL", help="the vehicles; stages that ask for a least number need their count"
+    )
     parser.add_argument(
         "--operator", type=Path, nargs="*", default=[], metavar="PUB", help="public keys of others who may decide"
     )
@@ -131,8 +135,10 @@ def _start(arguments: argparse.Namespace, terminal: Terminal) -> int:
         _release(arguments.candidate, arguments.repository),
         _release(arguments.control, arguments.repository),
         tuple(read_public_key(path) for path in arguments.operator),
+        len(read_fleet(arguments.fleet).vehicle_ids()) if arguments.fleet else None,
     )
     if arguments.repository is not None:
+        refuse_misfits(arguments.repository, beginning.candidate, beginning.control)
         refuse_unmeasured_drift(arguments.repository, (beginning.candidate, beginning.control), file)
     return _told(start(arguments.rollout, beginning, read_signer(arguments.key)), arguments, terminal)
 

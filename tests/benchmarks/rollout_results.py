@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from safety_gates.rollout.decision import judge_stage
 from safety_gates.rollout.field import vehicle_table
 from safety_gates.rollout.ingest import COLUMNS, FLEET, RECORDS, TELEMETRY
-from safety_gates.rollout.rollout import HOUR_NS, Rollout, command, open_rollout
+from safety_gates.rollout.moving import command
+from safety_gates.rollout.rollout import HOUR_NS, Rollout, open_rollout
 from safety_gates.rollout.simulation.campaign import Run
 from safety_gates.rollout.simulation.summary import Summary, summarize
 from safety_gates.rollout.stages import load_stages
@@ -86,7 +87,7 @@ def decision_times_s() -> tuple[list[float], int]:
 def _large(folder: Path) -> Rollout:
     """A rollout at 50 % with a million vehicles that drove before it and in it; written as an ingest would."""
     key = new_key()
-    rollout = begun(folder / "rollout", key, stages=load_stages(None)[1])
+    rollout = begun(folder / "rollout", key, stages=load_stages(None)[1], vehicles=VEHICLES)
     for step, stage in enumerate(("shadow", "canary", "1 %", "10 %")):
         at_ns = NOW_NS + (3 * 24 + step) * HOUR_NS
         rollout = command(rollout, "advance", "for the benchmark", key, now_ns=at_ns, seen_stage=stage)

@@ -18,10 +18,12 @@ import numpy as np
 
 from perception.files import cannot_write
 from safety_gates.rollout.decision import Look, Outcome, judge_stage
-from safety_gates.rollout.simulation.fleet import FleetModel, Regression, SimulatedFleet
+from safety_gates.rollout.simulation.fleet import FleetModel, Regression, SimulatedFleet, drawn_places
+from safety_gates.rollout.simulation.large import LargeFleet
 from safety_gates.rollout.stages import RolloutFile, stages_from_text
 
 HORIZON_H = 60 * 24.0
+MOST_ONE_BY_ONE = 10_000  # vehicles; larger fleets are drawn as counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +83,16 @@ class Run:
 
 def simulate(order: Order) -> Run:
     """One rollout from its first stage to its end."""
-    plan = stages_from_text(order.stages, where="stages")
+    plan = stages_from_text(order.stages, where="stages").for_fleet(order.vehicles)
     fleet = _fleet_of(order, plan)
     looks = 0
     for stage in plan.stages:
         fleet.begin(stage)
         at = Look(0, 0, 0.0)
         while True:
-            table = fleet.drive(stage.look_every_h)
+            reports = fleet.drive(stage.look_every_h)
             at, looks = Look(at.number + 1, at.soaked, at.hours + stage.look_every_h), looks + 1
-            judged = judge_stage(plan, stage, table, at=at, intervals=False)
+            judged = judge_stage(plan, stage, reports, at=at, intervals=False)
             at = replace(at, soaked=at.soaked + judged.soaked)
             if judged.outcome is Outcome.ADVANCE:
                 break
@@ -138,15 +140,14 @@ def _made(orders: Sequence[Order], workers: int) -> Iterator[Run]:
         pool.shutdown(cancel_futures=True)
 
 
-def _fleet_of(order: Order, plan: RolloutFile) -> SimulatedFleet:
+def _fleet_of(order: Order, plan: RolloutFile) -> SimulatedFleet | LargeFleet:
     words = (order.seed, zlib.crc32(order.case.encode()), order.vehicles, order.run)
-    return SimulatedFleet(
-        order.vehicles,
-        model=FleetModel(),
-        regression=CASES[order.case].regression,
-        holdout=plan.holdout,
-        seed=int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0]),
-    )
+    seeds = np.random.SeedSequence(words).generate_state(2, np.uint64)
+    model, regression = FleetModel(), CASES[order.case].regression
+    if order.vehicles > MOST_ONE_BY_ONE:
+        return LargeFleet(order.vehicles, model=model, regression=regression, plan=plan, seed=int(seeds[0]))
+    places = drawn_places(order.vehicles, plan.holdout, np.random.default_rng(int(seeds[1])))
+    return SimulatedFleet(places, model=model, regression=regression, seed=int(seeds[0]))
 
 
 def _finished(log: Path) -> Iterator[tuple[int, Run]]:

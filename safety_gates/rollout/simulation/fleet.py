@@ -69,23 +69,35 @@ class Regression:
     crash_loop: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """(N,) every vehicle's place in the draw, as `perception.cohort` draws it from its id."""
+
+    holdout: NDArray[np.bool_]
+    share: Floats
+    shadow: Floats
+
+
+def drawn_places(size: int, holdout: float, random: np.random.Generator) -> Places:
+    """Places of so many vehicles."""
+    return Places(random.random(size) < holdout, random.random(size), random.random(size))
+
+
 class SimulatedFleet:
     """One fleet through one rollout; every look advances its clock and gives the table a decision sees."""
 
-    def __init__(self, size: int, *, model: FleetModel, regression: Regression, holdout: float, seed: int) -> None:
+    def __init__(self, places: Places, *, model: FleetModel, regression: Regression, seed: int) -> None:
         """Draw the vehicles.
 
         Args:
-            size: how many.
+            places: of every vehicle.
             model: how they are.
             regression: what the candidate does.
-            holdout: share that keeps control.
             seed: the same seed gives the same fleet and the same drives.
         """
         self._random = np.random.default_rng(seed)
-        self._model, self._regression, self._size = model, regression, size
-        self._holdout = self._random.random(size) < holdout
-        self._place, self._shadow_place = self._random.random(size), self._random.random(size)
+        self._model, self._regression, self._places = model, regression, places
+        self._size = size = len(places.share)
         self._drives = self._random.gamma(model.drives_shape, model.drives_per_day / model.drives_shape, size)
         self._misses = self._spread(model.miss_rate, model.spread)
         self._crashes = self._spread(model.crash_rate, model.rare_spread)
@@ -109,8 +121,9 @@ class SimulatedFleet:
             self._before += self._now
         self._now[:], self._waiting[:] = 0.0, 0.0
         self._reports[:] = False
-        drawn, place = (stage.share, self._place) if stage.share > 0 else (stage.shadow, self._shadow_place)
-        self._drawn = ~self._holdout & (place < drawn)
+        places = self._places
+        drawn = places.share < stage.share if stage.share > 0 else places.shadow < stage.shadow
+        self._drawn = ~places.holdout & drawn
         self._shadowing = self._drawn if stage.share == 0 else np.zeros(self._size, bool)
 
     def drive(self, hours: float) -> VehicleTable:
@@ -131,7 +144,7 @@ class SimulatedFleet:
         """(C, N) what every vehicle does in the next hours."""
         model, random, regression = self._model, self._random, self._regression
         new = self._installed
-        drives = random.poisson(self._drives * _share_of_day(self.hours, hours)).astype(float)
+        drives = random.poisson(self._drives * share_of_day(self.hours, hours)).astype(float)
         frames = np.round(drives * model.frames_per_drive * np.exp(random.normal(0, 0.3, self._size)))
         fate = random.gamma(np.maximum(drives, 1e-9) * model.fate_shape) / np.maximum(drives * model.fate_shape, 1e-9)
         weather = np.exp(random.normal(0, model.weather))
@@ -180,7 +193,7 @@ def expected_by_control(count: Floats, exposure: Floats, control: NDArray[np.boo
     return expected
 
 
-def _share_of_day(from_h: float, hours: float) -> float:
+def share_of_day(from_h: float, hours: float) -> float:
     """Days' worth of driving between two instants; whole hours."""
     clock = (int(from_h) + np.arange(max(1, round(hours)))) % 24
     return float(HOURLY[clock].sum())

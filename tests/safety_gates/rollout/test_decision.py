@@ -160,6 +160,8 @@ class TestStageFile:
             ("quantity: silence,", "quantity: silence, limit: 2,", "expected neither harm nor limit"),
             ("false_rollback: 0.01", "false_rollback: 0", "greater than 0"),
             ("look_every_h: 24, soak", "look_every_h: 0, soak", "greater than 0"),
+            ("shadow: 0.3,", "shadow: 0.3, least: 5,", "got share 0 and at least 5 vehicles"),
+            ("holdout: 0.1", "holdout: 1.0", "less than 1"),
             ("name: 30 %,", "name: 30 %, limits: {silence: 3},", "expected one of deadline_misses"),
             ("name: 30 %,", "name: 30 %, limits: {deadline_misses: 1},", "with at least its harm"),
         ],
@@ -180,6 +182,22 @@ class TestStageFile:
         limits = {each.quantity: each.limit for each in plan.criteria_of(plan.stage("30 %"))}
         assert limits["deadline_misses"] == 4.0
         assert PLAN.criteria_of(STAGE)[2].limit == 1.75
+
+    @pytest.mark.parametrize(
+        ("vehicles", "shares"),
+        [
+            (1_000_000, [0.0, 0.008, 0.01, 0.1, 0.5, 1.0]),
+            (10_000, [0.0, 0.008, 0.01, 0.1, 0.5, 1.0]),
+            (1_000, [0.0, 15 / 950, 30 / 950, 0.1, 0.5, 1.0]),
+            (100, [0.0, 15 / 95, 30 / 95, 30 / 95, 0.5, 1.0]),
+            (10, [0.0, 1.0, 1.0, 1.0, 1.0, 1.0]),
+        ],
+    )
+    def test_in_a_small_fleet_a_stage_has_its_least_vehicles_and_no_stage_fewer_than_the_one_before(
+        self, vehicles, shares
+    ):
+        plan, _ = load_stages(None)
+        assert [stage.share for stage in plan.for_fleet(vehicles).stages] == pytest.approx(shares)
 
     def test_a_file_that_is_not_there_is_told(self, tmp_path):
         with pytest.raises(RolloutError, match="no readable stage file"):

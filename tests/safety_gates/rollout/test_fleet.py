@@ -26,8 +26,9 @@ from safety_gates.rollout.decision import judge_stage
 from safety_gates.rollout.field import vehicle_table
 from safety_gates.rollout.fleet_file import fleet_line, read_fleet
 from safety_gates.rollout.ingest import Scope, ingest
+from safety_gates.rollout.moving import judged
 from safety_gates.rollout.publication import published_release, publisher
-from safety_gates.rollout.rollout import Beginning, judged, open_rollout, publish, start
+from safety_gates.rollout.rollout import Beginning, open_rollout, publish, start
 from safety_gates.rollout.stages import load_stages
 from tests.perception.agent.fleet import Road, Works, served
 from tests.perception.fleet import NOW_NS, new_key

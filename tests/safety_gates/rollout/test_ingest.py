@@ -18,7 +18,7 @@ from safety_gates.rollout.decision import json_of, judge_stage
 from safety_gates.rollout.field import vehicle_table
 from safety_gates.rollout.fleet_file import fleet_line, read_fleet
 from safety_gates.rollout.ingest import RECORDS, TELEMETRY, Scope, ingest, total_counts
-from safety_gates.rollout.rollout import command
+from safety_gates.rollout.moving import command
 from tests.disk import room_for
 from tests.perception.fleet import CANDIDATE, NOW_NS, new_key, record
 from tests.safety_gates.rollout.field import DAY_NS, Cars, begun

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import hypergeom
 
 from safety_gates.rollout.randomization import (
+    Draw,
     Rates,
     best_ratio,
     higher_rate,
@@ -50,19 +51,12 @@ class TestSpending:
 class TestEvents:
     @pytest.mark.parametrize(("hit", "events"), [(0, 0), (0, 3), (1, 1), (3, 3), (2, 10)])
     def test_p_is_the_share_of_draws_that_give_so_many_or_more(self, hit, events):
-        candidate, flags = np.zeros(40, bool), np.zeros(40, bool)
-        candidate[:8] = True
-        flags[:hit] = True
-        flags[8 : 8 + events - hit] = True
         expected = sum(hypergeom.pmf(n, 40, 8, events) for n in range(hit, events + 1))
-        assert more_events(flags, candidate) == pytest.approx(expected)
+        assert more_events(Draw(hit, 8, events - hit, 32)) == pytest.approx(expected)
 
     def test_two_of_two_canaries_that_crash_are_beyond_chance_and_one_is_not(self):
-        candidate, flags = np.arange(1000) < 5, np.zeros(1000, bool)
-        flags[:1] = True
-        assert more_events(flags, candidate) == pytest.approx(0.005)
-        flags[:2] = True
-        assert more_events(flags, candidate) < 3e-5
+        assert more_events(Draw(1, 5, 0, 995)) == pytest.approx(0.005)
+        assert more_events(Draw(2, 5, 0, 995)) < 3e-5
 
 
 class TestRates:

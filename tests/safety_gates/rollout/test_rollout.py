@@ -11,7 +11,8 @@ from perception.cohort import RolloutPlan, assignment
 from perception.errors import OutputError, RolloutError, VerificationError
 from safety_gates.rollout.decision import Look, judge_stage
 from safety_gates.rollout.decision_log import entry_path, read_log
-from safety_gates.rollout.rollout import command, judged, open_rollout, publish
+from safety_gates.rollout.moving import command, judged
+from safety_gates.rollout.rollout import open_rollout, publish
 from tests.disk import room_for
 from tests.perception.fleet import CONTROL, NOW_NS, new_key
 from tests.safety_gates.rollout.field import DAY_NS, STAGES, begun, reread
@@ -193,6 +194,17 @@ class TestFullDisk:
             publish(moved)
         assert RolloutPlan.from_bytes((rollout.log.folder / "rollout.json").read_bytes()).state == "rolling"
         assert published(reread(rollout)).state == "rolled_back"
+
+
+def test_the_least_vehicles_of_a_stage_are_reckoned_for_the_fleet_and_stand_in_the_signed_plan(tmp_path, key):
+    stages = STAGES.replace("share: 0.3,", "share: 0.3, least: 45,")
+    with pytest.raises(RolloutError, match=r"30 % ask for a least number of vehicles.*with --fleet"):
+        begun(tmp_path / "unknown", key, stages=stages)
+    assert not (tmp_path / "unknown").exists()
+    rollout = begun(tmp_path / "known", key, stages=stages, vehicles=100)
+    assert [each.share for each in rollout.plan.stages] == [0.0, 0.5, 1.0]
+    assert reread(rollout).file == rollout.file
+    assert (tmp_path / "known" / "stages.yaml").read_text() == stages
 
 
 def test_a_folder_without_a_rollout_says_how_to_begin(tmp_path):

@@ -16,8 +16,9 @@ from perception.cli import main
 from perception.telemetry_record import Counted, Reference
 from safety_gates.keys import read_signer
 from safety_gates.rollout.metrics import prometheus
+from safety_gates.rollout.moving import command
 from safety_gates.rollout.page import render
-from safety_gates.rollout.rollout import HOUR_NS, command, open_rollout
+from safety_gates.rollout.rollout import HOUR_NS, open_rollout
 from tests.perception.agent.fleet import Works
 from tests.perception.fleet import new_key
 from tests.safety_gates.rollout.field import DAY_NS, STAGES, Cars, begun

@@ -10,7 +10,7 @@ import pytest
 from perception.errors import OutputError, RolloutError
 from perception.terminal import Terminal
 from safety_gates.rollout.simulation.campaign import CASES, Order, campaign, simulate
-from safety_gates.rollout.simulation.fleet import HOURLY, FleetModel, Regression, SimulatedFleet
+from safety_gates.rollout.simulation.fleet import HOURLY, FleetModel, Regression, SimulatedFleet, drawn_places
 from safety_gates.rollout.simulation.study import Study, runs_path, study
 from safety_gates.rollout.stages import load_stages, stages_from_text
 from tests.disk import room_for
@@ -24,7 +24,8 @@ def orders(case, runs, vehicles=600):
 
 
 def fleet(size=3000, **regression):
-    return SimulatedFleet(size, model=FleetModel(), regression=Regression(**regression), holdout=0.1, seed=5)
+    places = drawn_places(size, 0.1, np.random.default_rng(4))
+    return SimulatedFleet(places, model=FleetModel(), regression=Regression(**regression), seed=5)
 
 
 def test_the_same_order_gives_the_same_rollout():
@@ -53,7 +54,7 @@ def test_the_regression_is_the_one_that_was_ordered():
     for _ in range(4):
         table = driven.drive(24)
     rates = [
-        table.now["misses"][group].sum() / table.now["frames"][group].sum()
+        table.now["misses"][group].sum() / table.now["misses_expected"][group].sum()
         for group in (table.candidate, ~table.candidate)
     ]
     assert rates[0] / rates[1] == pytest.approx(2.0, rel=0.15)
