@@ -100,7 +100,7 @@ def _stage_rows(rollout: Rollout) -> Iterator[StageRow]:
             standing="done" if index < current else here if index == current else "ahead",
             looks=sum(entry.judgement is not None and entry.action != "advance" for entry in entries)
             + sum(entry.action == "advance" and entry.judgement is not None for entry in _leaving(rollout, stage.name)),
-            since=_instant(entries[0].at_ns) if entries else "–",
+            since=_instant(entries[0].at_ns) if entries else "",
             soak=f"{stage.soak.hours:g} h, {stage.soak.vehicles:,} vehicles, {stage.soak.drives:,} drives",
         )
 

@@ -126,12 +126,12 @@ def _level(quantity: str, points: Sequence[Point], borders: Sequence[tuple[float
 
 def _limits(axes: Axes, points: Sequence[Point]) -> None:
     """Limits as they stood at each look."""
-    days = [point.day for point in points]
-    width = 0.5 * min([later - earlier for earlier, later in pairwise(days)], default=1.0) or 0.5
-    for point in points:
-        span = (point.day - width, point.day + width)
-        axes.hlines(_within(point.finding["limit"], 32.0), *span, color=LIMIT, linewidth=2)
-        axes.hlines(point.finding["harm"], *span, color=SECOND, linewidth=1.4, linestyle="--")
+    days = [points[0].day - 0.5, *(point.day for point in points), points[-1].day + 0.5]
+    seen = [points[0], *points, points[-1]]
+    limits = [_within(point.finding["limit"], 32.0) for point in seen]
+    axes.plot(days, limits, color=LIMIT, linewidth=2, drawstyle="steps-mid")
+    harms = [point.finding["harm"] for point in seen]
+    axes.plot(days, harms, "--", color=SECOND, linewidth=1.4, drawstyle="steps-mid")
 
 
 def _mark(axes: Axes, borders: Sequence[tuple[float, str]]) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from ssl import SSLContext
 
 from perception.agent.agent import Agent, Outcome, Report
 from perception.agent.download import Fetcher, Pace
@@ -152,13 +153,17 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def served(folder: Path, handler: type[SimpleHTTPRequestHandler] = Quiet) -> Iterator[str]:
-    """Serve a folder on the loopback; lends the URL."""
+def served(
+    folder: Path, handler: type[SimpleHTTPRequestHandler] = Quiet, *, tls: SSLContext | None = None
+) -> Iterator[str]:
+    """Serve a folder on the loopback, over TLS where a context is given; lends the URL."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -5,15 +5,23 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import ssl
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from perception.agent.agent import Outcome
-from perception.agent.download import fetcher_for
+from perception.agent.download import Fetcher, fetcher_for
 from perception.agent.health import HEALTH, Health, HealthReporter, Verdict, health_of, settle
 from perception.agent.index import CommitRule, OnDeviceBuild, Tolerance, rollout_name
 from perception.agent.journal import read_journal
@@ -29,7 +37,7 @@ from perception.sinks.table import open_sink
 from perception.sources.table import open_source
 from safety_gates.publishing.repository import Change, change
 from tests.disk import room_for
-from tests.perception.agent.fleet import TERMS, Quiet, served
+from tests.perception.agent.fleet import HASTY, TERMS, Quiet, served
 from tests.perception.builders import null_package
 from tests.safety_gates.builders import RIGHT, SHIFTED, drive, package
 
@@ -325,6 +333,21 @@ class TestNetwork:
         assert road.update(fetcher=fetcher_for(str(works.repository))).outcome is Outcome.SWITCHED
         assert road.release == second.name
 
+    def test_over_https_a_server_without_a_trusted_certificate_is_refused(self, works, road, tmp_path, monkeypatch):
+        second = works.publish("second", service_ms=0.1)
+        certificate = _self_signed(tmp_path)
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
+        with served(works.repository, tls=tls) as url:
+            road.origin = replace(road.origin, url=url)
+            before = road.snapshot()
+            with pytest.raises(UpdateError, match="certificate verify failed"):
+                road.update(fetcher=Fetcher(HASTY))
+            assert road.snapshot() == before
+            monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+            assert road.update(fetcher=Fetcher(HASTY)).outcome is Outcome.SWITCHED
+        assert road.release == second.name
+
     def test_two_agents_on_one_vehicle_do_not_meet(self, road):
         with (road.state / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -381,6 +404,29 @@ class TestVerb:
         said = capsys.readouterr().err
         assert f"{missing} is missing" in said
         assert said.count("\n") == 1
+
+
+def _self_signed(folder):
+    """A certificate for the loopback, with its private key, in one file."""
+    key = generate_private_key(SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a server of this test")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, SHA256())
+    )
+    path = folder / "server.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path.write_bytes(private + certificate.public_bytes(Encoding.PEM))
+    return path
 
 
 def _frames_in(pictures):

@@ -86,6 +86,12 @@ class TestOldMetadata:
     def test_a_clock_years_ahead_refuses_everything_and_changes_nothing(self, road):
         refused(road, r"expired by this clock \(20\d\d-..-..\); check the clock", now_s=time.time() + 3650 * 86400)
 
+    def test_a_clock_of_1970_costs_nothing(self, works, road):
+        """A battery that died: the newest time that was ever believed stands in for it."""
+        second = works.publish("second", service_ms=0.1)
+        assert road.update(now_s=0.0).outcome is Outcome.SWITCHED
+        assert road.release == second.name
+
     def test_expired_targets_are_refused_under_a_fresh_timestamp(self, works, road):
         works.offer(road.first, days_ago=91)
         refresh(works.repository, works.keyring)

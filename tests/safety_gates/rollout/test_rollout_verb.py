@@ -113,7 +113,9 @@ class TestVerb:
         [(("detector 2=xyz", CONTROL), "expected NAME=SHA256"), ((CONTROL, CONTROL), "is the control release")],
     )
     def test_releases_that_cannot_be_are_refused_and_nothing_is_made(self, tmp_path, pem, capsys, change, complaint):
+        (tmp_path / "stages.yaml").write_text(STAGES)
         words = ["--name", "n", "--candidate", change[0], "--control", change[1], "--key", pem]
+        words += ["--stages", str(tmp_path / "stages.yaml")]
         assert main(["rollout", "start", str(tmp_path / "out"), *words]) == 2
         assert complaint in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
@@ -131,6 +133,16 @@ class TestVerb:
         assert not (tmp_path / "out").exists()
         (tmp_path / "stages.yaml").write_text("\n".join(x for x in STAGES.splitlines() if "drift" not in x))
         assert main(["rollout", "start", str(tmp_path / "out"), *words, "--stages", str(tmp_path / "stages.yaml")]) == 0
+
+    def test_the_shipped_stages_ask_for_the_fleet_and_reckon_with_its_size(self, pem, capsys, tmp_path):
+        Cars(tmp_path, 100)
+        words = ["--name", "n", "--candidate", CANDIDATE, "--control", CONTROL, "--key", pem]
+        assert main(["rollout", "start", str(tmp_path / "out"), *words]) == 2
+        assert "canary and 1 % ask for a least number of vehicles" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+        assert main(["rollout", "start", str(tmp_path / "out"), *words, "--fleet", str(tmp_path / "fleet.jsonl")]) == 0
+        plan = json.loads((tmp_path / "out" / "rollout.json").read_text())
+        assert plan["stages"][1]["share"] == pytest.approx(15 / 95)
 
     def test_half_of_a_repository_is_refused(self, started, pem, capsys, tmp_path):
         assert main(["rollout", "auto", started, "--key", pem, "--repository", str(tmp_path)]) == 2
