@@ -128,12 +128,12 @@ class LargeFleet:
         self._panel.begin(stage)
         self._shadowing = stage.share == 0
         self._drawn = int(np.searchsorted(self._edges, stage.share))  # so many cohorts
-        self._rows = self._ranked_rows()
         if self._shadowing:
             drawn = self._random.binomial(self._size, [(1 - self._holdout) * stage.shadow])
             self._count_anew(drawn, np.ones((1, *self._nodes.offline.shape)))
         else:
             self._count_anew(self._cohorts[: self._drawn], self._installed_by_node[: self._drawn])
+        self._rows = self._ranked_rows()
 
     def _count_anew(self, drawn: Counts, installed: Floats) -> None:
         """Groups of a stage, control last, of which nothing has arrived yet."""
@@ -170,8 +170,9 @@ class LargeFleet:
         new = np.full(len(self._groups), not self._shadowing)[:, None, None, None]
         new[-1] = False
         drives = nodes.drives[:, None, None] * share
-        crash = np.where(new, worse.crashes, 1.0) * model.crash_rate * nodes.rare + np.where(new, worse.crash_loop, 0.0)
-        fault = np.where(new, worse.faults, 1.0) * model.fault_rate * nodes.rare
+        crash = np.where(new, worse.crashes, 1.0) * (model.crash_rate * nodes.rare)
+        crash = crash + np.where(new, worse.crash_loop, 0.0)
+        fault = np.where(new, worse.faults, 1.0) * (model.fault_rate * nodes.rare)
         for arrivals, in_a_drive in ((self._driven, 1.0), (self._crashed, crash), (self._faulty, fault)):
             happens = -np.expm1(-drives * np.minimum(1.0, in_a_drive))
             arrivals.step(happens, nodes.offline, model.lost, self._random)
