@@ -15,7 +15,7 @@ from safety_gates.rollout.simulation.summary import Summary
 from safety_gates.rollout.stages import load_stages
 
 _HEADER = (
-    *("case", "vehicles", "complete", "rolled back", "held", "stopped ≤ 5 %"),
+    *("case", "vehicles", "complete", "rolled back", "held", "stopped ≤ 5 %", "rolled back ≤ 5 %"),
     *("exposed, median / 95 %", "days, median / 95 %"),
 )
 
@@ -24,7 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
     parser.add_argument("--stages", type=Path, metavar="YAML", help="stages and criteria; without, the shipped ones")
     parser.add_argument(
-        "--case", nargs="+", choices=list(CASES), default=list(CASES), help="what is wrong with the candidate"
+        "--case",
+        nargs="+",
+        default=list(CASES),
+        metavar="CASE",
+        help=f"what is wrong with the candidate: {', '.join(CASES)}, or one's own, such as misses=1.3,faults=2",
+    )
+    parser.add_argument(
+        "--model", default="", metavar="NAME=NUMBER,…", help="how the fleet is, such as drives_per_day=2,miss_rate=0.01"
     )
     parser.add_argument("--vehicles", type=int, nargs="+", default=[10_000], metavar="N", help="sizes of fleet")
     parser.add_argument(
@@ -42,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def simulate(arguments: argparse.Namespace, terminal: Terminal) -> int:
     """Run the campaign, as far as it has not run yet, and show it."""
     _, text = load_stages(arguments.stages)
-    wanted = Study(text, tuple(arguments.case), tuple(arguments.vehicles), arguments.runs, arguments.seed)
+    wanted = Study(
+        text, tuple(arguments.case), tuple(arguments.vehicles), arguments.runs, arguments.seed, arguments.model
+    )
     summaries = study(wanted, arguments.output, workers=arguments.workers, terminal=terminal)
     terminal.table(f"{arguments.runs} rollouts each, seed {arguments.seed}", _HEADER, map(_cells, summaries))
     terminal.result([asdict(each) for each in summaries])
@@ -57,6 +66,7 @@ def _cells(each: Summary) -> tuple[str, ...]:
         f"{each.rolled_back:.1%}",
         f"{each.held:.1%}",
         f"{each.stopped:.1%}",
+        f"{each.caught:.1%}",
         f"{each.exposure[0]:.2%} / {each.exposure[1]:.2%}",
         f"{each.days[0]:.1f} / {each.days[1]:.1f}",
     )

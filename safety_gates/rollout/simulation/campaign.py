@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.errors import RolloutError
 from perception.files import cannot_write
 from safety_gates.rollout.decision import Look, Outcome, judge_stage
-from safety_gates.rollout.simulation.fleet import FleetModel, Regression, SimulatedFleet, drawn_places
+from safety_gates.rollout.simulation.fleet import FleetModel, Regression, SimulatedFleet, drawn_places, numbers_of
 from safety_gates.rollout.simulation.large import LargeFleet
 from safety_gates.rollout.stages import RolloutFile, stages_from_text
 
@@ -48,15 +49,29 @@ CASES: dict[str, Case] = {
 }
 
 
+def case_of(text: str) -> Case:
+    """A case by its name, or one's own by what its candidate does, such as `misses=1.3,faults=2`.
+
+    Raises:
+        RolloutError: neither.
+    """
+    if text in CASES:
+        return CASES[text]
+    if "=" not in text:
+        raise RolloutError(f"--case {text}: expected one of {', '.join(CASES)}, or NAME=NUMBER,… of your own")
+    return Case(text, text, numbers_of(Regression, text))
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One run to make."""
+    """One run to make; `model` changes numbers of `FleetModel`."""
 
     stages: str
     case: str
     vehicles: int
     seed: int
     run: int
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +158,7 @@ def _made(orders: Sequence[Order], workers: int) -> Iterator[Run]:
 def _fleet_of(order: Order, plan: RolloutFile) -> SimulatedFleet | LargeFleet:
     words = (order.seed, zlib.crc32(order.case.encode()), order.vehicles, order.run)
     seeds = np.random.SeedSequence(words).generate_state(2, np.uint64)
-    model, regression = FleetModel(), CASES[order.case].regression
+    model, regression = numbers_of(FleetModel, order.model), case_of(order.case).regression
     if order.vehicles > MOST_ONE_BY_ONE:
         return LargeFleet(order.vehicles, model=model, regression=regression, plan=plan, seed=int(seeds[0]))
     places = drawn_places(order.vehicles, plan.holdout, np.random.default_rng(int(seeds[1])))

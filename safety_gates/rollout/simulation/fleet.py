@@ -10,11 +10,14 @@ The numbers of `FleetModel` are choices, none is measured on a real fleet.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.errors import RolloutError
 from safety_gates.rollout.quantities import COLUMNS, VehicleTable
 from safety_gates.rollout.stages import Stage
 
@@ -56,6 +59,13 @@ class FleetModel:
     offline: float = 0.15
     lost: float = 0.01
 
+    def __post_init__(self) -> None:
+        """Raises RolloutError for a fleet that cannot be."""
+        if not 0 < self.offline < 1 or not self.lost < 1:
+            raise RolloutError(f"got offline={self.offline:g}, lost={self.lost:g}; expected above 0 (offline), below 1")
+        if min(self.drives_per_day, self.drives_shape, self.frames_per_drive, self.fate_shape) <= 0:
+            raise RolloutError("drives_per_day, drives_shape, frames_per_drive, fate_shape: got 0, expected more")
+
 
 @dataclass(frozen=True, slots=True)
 class Regression:
@@ -67,6 +77,28 @@ class Regression:
     output_drift: float = 1.0
     disagreement: float = 1.0
     crash_loop: float = 0.0
+
+
+_Numbers = TypeVar("_Numbers", FleetModel, Regression)
+
+
+def numbers_of(kind: type[_Numbers], text: str) -> _Numbers:
+    """A model or regression with some of its numbers changed, as `misses=1.3,crash_loop=0.05` says.
+
+    Raises:
+        RolloutError: an unknown name, no number, or one below 0.
+    """
+    known = [field.name for field in fields(kind)]
+    changes: dict[str, float] = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        try:
+            changes[name] = float(value)
+        except ValueError:
+            changes[name] = math.nan
+        if name not in known or not 0 <= changes[name] < math.inf:
+            raise RolloutError(f"{part}: expected NAME=NUMBER, 0 or more, with a name of {', '.join(known)}")
+    return kind(**changes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,15 @@ import pytest
 
 from perception.errors import OutputError, RolloutError
 from perception.terminal import Terminal
-from safety_gates.rollout.simulation.campaign import CASES, Order, campaign, simulate
-from safety_gates.rollout.simulation.fleet import HOURLY, FleetModel, Regression, SimulatedFleet, drawn_places
+from safety_gates.rollout.simulation.campaign import CASES, Order, campaign, case_of, simulate
+from safety_gates.rollout.simulation.fleet import (
+    HOURLY,
+    FleetModel,
+    Regression,
+    SimulatedFleet,
+    drawn_places,
+    numbers_of,
+)
 from safety_gates.rollout.simulation.study import Study, runs_path, study
 from safety_gates.rollout.stages import load_stages, stages_from_text
 from tests.disk import room_for
@@ -115,6 +122,44 @@ class TestCampaign:
             == ["none", "crash_loop"]
         )
         assert summaries[1].stopped == summaries[1].caught + summaries[1].held
+
+    def test_a_regression_and_a_fleet_of_ones_own_are_what_is_simulated(self, tmp_path):
+        quiet = Terminal(quiet=True)
+        mild, none = (
+            study(Study(STAGES, (case,), (500,), 3, 1, model), tmp_path, workers=1, terminal=quiet)[0]
+            for case, model in (("misses=6,crash_loop=0.3", "drives_per_day=8"), ("misses=1", "drives_per_day=8"))
+        )
+        assert (mild.rolled_back, none.rolled_back) == (1.0, 0.0)
+        assert case_of("misses=6,crash_loop=0.3").regression == Regression(misses=6.0, crash_loop=0.3)
+        driven = SimulatedFleet(
+            drawn_places(2000, 0.1, np.random.default_rng(1)),
+            model=numbers_of(FleetModel, "drives_per_day=8"),
+            regression=Regression(),
+            seed=1,
+        )
+        driven.begin(PLAN.stages[0])
+        driven.drive(24)
+        assert driven.drive(24).now["drives"].sum() == pytest.approx(8 * 2 * 2000 * 0.85, rel=0.15)
+
+    @pytest.mark.parametrize(
+        ("case", "model", "complaint"),
+        [
+            ("doom", "", "--case doom: expected one of none, misses_doubled"),
+            ("mises=2", "", "mises=2: expected NAME=NUMBER, 0 or more, with a name of misses, crashes"),
+            ("misses=-1", "", "misses=-1: expected NAME=NUMBER"),
+            ("none", "miss_rate=high", "miss_rate=high: expected NAME=NUMBER"),
+            ("none", "offline=1", "offline=1, lost=0.01; expected above 0"),
+            ("none", "fate_shape=0", "got 0, expected more"),
+            ("none", "drives=1", "with a name of drives_per_day"),
+        ],
+    )
+    def test_a_word_that_is_no_case_or_number_is_refused_before_anything_is_made(
+        self, tmp_path, case, model, complaint
+    ):
+        wanted = Study(STAGES, ("none", case), (100,), 1, 1, model)
+        with pytest.raises(RolloutError, match=complaint):
+            study(wanted, tmp_path / "out", workers=1, terminal=Terminal(quiet=True))
+        assert not (tmp_path / "out").exists()
 
     def test_no_runs_is_misuse(self, tmp_path):
         with pytest.raises(RolloutError, match="expected at least 1"):
