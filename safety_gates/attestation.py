@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from securesystemslib.dsse import Envelope
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 
 from perception.files import json_bytes
 from perception.package import MANIFEST, EnginePackage
@@ -54,7 +54,7 @@ def result_statement(written: WrittenJudgement, package: EnginePackage, document
     }
 
 
-def signed(statement: Mapping[str, Any], signer: CryptoSigner) -> bytes:
+def signed(statement: Mapping[str, Any], signer: Signer) -> bytes:
     """The statement in a DSSE envelope, as a file."""
     envelope = Envelope(json_bytes(statement), PAYLOAD_TYPE, {})
     envelope.sign(signer)

@@ -131,6 +131,19 @@ def open_signer(uri: str, public_key: Key) -> Signer:
         ) from error
 
 
+def signer_named(key: str, public_key: Path | None) -> Signer:
+    """The signer of a private key file, or of a URI whose public half stands in the file `public_key`.
+
+    Raises:
+        ReleaseError: it cannot be had; a URI without `public_key` is one reason.
+    """
+    if key.partition(":")[0] not in SIGNER_FOR_URI_SCHEME:
+        return read_signer(Path(key))
+    if public_key is None:
+        raise ReleaseError(f"{key}: names a key by URI, expected its public half too; add --public-key PUB")
+    return open_signer(key, any_public_key(public_key))
+
+
 def any_public_key(path: Path) -> SSlibKey:
     """A public key of any kind that TUF knows, from a PEM file: tokens seldom hold ed25519.
 

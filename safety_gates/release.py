@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 from pydantic import ValidationError
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 
 from hw_profiles.yaml_files import complaints_of
 from perception.errors import EvidenceError, PolicyError, ReleaseError
@@ -35,7 +35,7 @@ from safety_gates.policy import Policy
 from safety_gates.verdict import Outcome
 
 
-def sign_release(package: EnginePackage, judgement: Path, signer: CryptoSigner, *, output: Path) -> VerifiedRelease:
+def sign_release(package: EnginePackage, judgement: Path, signer: Signer, *, output: Path) -> VerifiedRelease:
     """Write a signed release, whole or not at all, and verify it as a vehicle would before it takes its place.
 
     Args:

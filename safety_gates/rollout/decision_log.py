@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import FormatError, UnverifiedSignatureError
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib.signer import Signer, SSlibKey
 
 from hw_profiles.yaml_files import complaints_of
 from perception.cohort import RolloutPlan, Sha256
@@ -90,7 +90,7 @@ class DecisionLog:
         """The newest entry: what holds now."""
         return self.entries[-1]
 
-    def append(self, entry: Entry, signer: CryptoSigner) -> DecisionLog:
+    def append(self, entry: Entry, signer: Signer) -> DecisionLog:
         """Write the next entry, unless somebody was faster.
 
         Raises:
@@ -115,7 +115,7 @@ class DecisionLog:
             sha256_of_bytes(content),
         )
 
-    def admit(self, signer: CryptoSigner) -> None:
+    def admit(self, signer: Signer) -> None:
         """Let an operator of this rollout pass.
 
         Raises:
@@ -134,7 +134,7 @@ def entry_path(folder: Path, number: int) -> Path:
     return folder / FOLDER / f"{number:06d}.json"
 
 
-def signed_entry(entry: Entry, signer: CryptoSigner) -> bytes:
+def signed_entry(entry: Entry, signer: Signer) -> bytes:
     """The file of an entry."""
     envelope = Envelope(json_bytes(entry.model_dump(mode="json")), PAYLOAD_TYPE, {})
     envelope.sign(signer)

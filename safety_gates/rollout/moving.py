@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 
 from perception.cohort import RolloutPlan
 from perception.errors import RolloutError
@@ -14,7 +14,7 @@ from safety_gates.rollout.rollout import Rollout
 
 
 def judged(
-    rollout: Rollout, judgement: Judgement, telemetry: Mapping[str, int], signer: CryptoSigner, *, now_ns: int
+    rollout: Rollout, judgement: Judgement, telemetry: Mapping[str, int], signer: Signer, *, now_ns: int
 ) -> Rollout:
     """Carry out what a look says, and write it down.
 
@@ -43,7 +43,7 @@ def judged(
 
 
 def command(
-    rollout: Rollout, action: str, reason: str, signer: CryptoSigner, *, now_ns: int, seen_stage: str | None = None
+    rollout: Rollout, action: str, reason: str, signer: Signer, *, now_ns: int, seen_stage: str | None = None
 ) -> Rollout:
     """Carry out a person's command.
 
@@ -72,7 +72,7 @@ def command(
     )
 
 
-def _write(rollout: Rollout, signer: CryptoSigner, now_ns: int, **fields: object) -> Rollout:
+def _write(rollout: Rollout, signer: Signer, now_ns: int, **fields: object) -> Rollout:
     last = rollout.log.last
     plan = fields["plan"]
     moved = isinstance(plan, RolloutPlan) and plan.stage != last.plan.stage

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner, SSlibKey
+from securesystemslib.signer import Signer, SSlibKey
 
 from hw_profiles.yaml_files import model_from_fields
 from perception.cohort import FORMAT, TARGET, ReleaseRef, RolloutPlan, new_salt
@@ -103,7 +103,7 @@ class Rollout:
         return max(0.0, self.stage.look_every_h - (now_ns - last_ns) / HOUR_NS)
 
 
-def start(folder: Path, beginning: Beginning, signer: CryptoSigner, *, now_ns: int | None = None) -> Rollout:
+def start(folder: Path, beginning: Beginning, signer: Signer, *, now_ns: int | None = None) -> Rollout:
     """Begin a rollout in its first stage.
 
     Raises:

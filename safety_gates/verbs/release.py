@@ -28,10 +28,10 @@ from perception.errors import ReleaseError
 from perception.package import open_package
 from perception.release_client import VerifiedRelease, verify_release
 from perception.terminal import Terminal
-from safety_gates.keys import read_signer
+from safety_gates.keys import any_public_key
 from safety_gates.publishing.audit import Audit, audit
 from safety_gates.release import sign_release
-from safety_gates.verbs.release_keys import add_keys
+from safety_gates.verbs.release_keys import add_key, add_keys, signer_of
 from safety_gates.verbs.release_repository import add_offer, add_publish, add_refresh
 
 
@@ -56,7 +56,7 @@ def _add_sign(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> a
     )
     sign.add_argument("package", type=Path, help="the package that was judged")
     sign.add_argument("--judgement", type=Path, required=True, metavar="JSON", help="what `tollgate gate` wrote")
-    sign.add_argument("--key", type=Path, required=True, metavar="PEM", help="private key, readable by its owner alone")
+    add_key(sign, "the signer's private key")
     sign.add_argument("--output", type=Path, required=True, metavar="DIR", help="the release; must not exist")
     sign.set_defaults(act=_sign)
     return sign
@@ -75,7 +75,7 @@ def _add_verify(actions: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _sign(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    signer = read_signer(arguments.key)
+    signer = signer_of(arguments)
     package = open_package(arguments.package)
     release = sign_release(package, arguments.judgement, signer, output=arguments.output)
     return _tell(release, terminal, "[green]released[/]")
@@ -83,7 +83,7 @@ def _sign(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 def _verify(arguments: argparse.Namespace, terminal: Terminal) -> int:
     if arguments.key is not None:
-        return _tell(verify_release(arguments.release, arguments.key), terminal, "[green]verified[/]")
+        return _tell(verify_release(arguments.release, any_public_key(arguments.key)), terminal, "[green]verified[/]")
     try:
         root = arguments.root.read_bytes()
     except OSError as error:

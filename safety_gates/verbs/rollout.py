@@ -31,9 +31,8 @@ from perception.cli import EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_PASSED
 from perception.cohort import ReleaseRef
 from perception.errors import RolloutError
 from perception.files import write_atomically
-from perception.release_client import read_public_key
 from perception.terminal import Terminal
-from safety_gates.keys import read_signer
+from safety_gates.keys import any_public_key
 from safety_gates.publishing.keyring import read_keyring
 from safety_gates.rollout.decision import Judgement, judge_stage
 from safety_gates.rollout.field import vehicle_table
@@ -46,6 +45,7 @@ from safety_gates.rollout.publication import published_release, publisher, refus
 from safety_gates.rollout.rollout import Beginning, Rollout, open_rollout, publish, start
 from safety_gates.rollout.stages import load_stages
 from safety_gates.verbs import rollout_simulate
+from safety_gates.verbs.release_keys import add_key, signer_of
 
 Act = Callable[[argparse.Namespace, Terminal], int]
 _EXITS = {"advance": EXIT_PASSED, "complete": EXIT_PASSED, "look": EXIT_INCONCLUSIVE, "rollback": EXIT_FAILED}
@@ -99,15 +99,9 @@ def _status_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _publish_arguments(parser: argparse.ArgumentParser) -> None:
-    _key_argument(parser)
+    add_key(parser, "private key of an operator of this rollout")
     parser.add_argument("--repository", type=Path, metavar="DIR", help="publish the plan in this release repository")
     parser.add_argument("--keys", type=Path, metavar="DIR", help="keyring of the repository")
-
-
-def _key_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--key", type=Path, required=True, metavar="PEM", help="private key of an operator of this rollout"
-    )
 
 
 def _reason_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,13 +128,13 @@ def _start(arguments: argparse.Namespace, terminal: Terminal) -> int:
         text,
         _release(arguments.candidate, arguments.repository),
         _release(arguments.control, arguments.repository),
-        tuple(read_public_key(path) for path in arguments.operator),
+        tuple(any_public_key(path) for path in arguments.operator),
         len(read_fleet(arguments.fleet).vehicle_ids()) if arguments.fleet else None,
     )
     if arguments.repository is not None:
         refuse_misfits(arguments.repository, beginning.candidate, beginning.control)
         refuse_unmeasured_drift(arguments.repository, (beginning.candidate, beginning.control), file)
-    return _told(start(arguments.rollout, beginning, read_signer(arguments.key)), arguments, terminal)
+    return _told(start(arguments.rollout, beginning, signer_of(arguments)), arguments, terminal)
 
 
 def _ingest(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -170,7 +164,7 @@ def _status(arguments: argparse.Namespace, terminal: Terminal) -> int:
 
 
 def _auto(arguments: argparse.Namespace, terminal: Terminal) -> int:
-    signer, now_ns = read_signer(arguments.key), time.time_ns()
+    signer, now_ns = signer_of(arguments), time.time_ns()
     rollout = open_rollout(arguments.rollout)
     _publish(rollout, arguments)
     due_in_h = 0.0 if rollout.ended else rollout.due_in_h(now_ns)
@@ -194,7 +188,7 @@ def _by_hand(arguments: argparse.Namespace, terminal: Terminal) -> int:
         open_rollout(arguments.rollout),
         action,
         arguments.reason,
-        read_signer(arguments.key),
+        signer_of(arguments),
         now_ns=time.time_ns(),
         seen_stage=getattr(arguments, "seen_stage", None),
     )

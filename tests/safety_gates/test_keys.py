@@ -12,7 +12,7 @@ from securesystemslib.signer import CryptoSigner
 
 from perception.errors import ReleaseError
 from perception.release_client import read_public_key
-from safety_gates.keys import make_key, new_passphrase, open_signer, read_signer, uri_of_file
+from safety_gates.keys import make_key, new_passphrase, open_signer, read_signer, signer_named, uri_of_file
 from tests.conftest import PASSPHRASE
 from tests.safety_gates.builders import snapshot
 
@@ -90,6 +90,16 @@ class TestUris:
         key = CryptoSigner(private).public_key
         monkeypatch.setenv("TARGETS_KEY", _pem(private).decode())
         key.verify_signature(open_signer("env:TARGETS_KEY", key).sign(b"payload"), b"payload")
+
+    def test_a_signer_is_named_by_file_or_by_uri_with_its_public_half(self, tmp_path, monkeypatch):
+        key = make_key(tmp_path / "signer.pem", PASSPHRASE)
+        assert signer_named(str(tmp_path / "signer.pem"), None).public_key.keyid == key.keyid
+        private = Ed25519PrivateKey.generate()
+        monkeypatch.setenv("SIGNER_KEY", _pem(private).decode())
+        with pytest.raises(ReleaseError, match=r"env:SIGNER_KEY: names a key by URI, .* add --public-key PUB"):
+            signer_named("env:SIGNER_KEY", None)
+        with pytest.raises(ReleaseError, match="is not the private half of key"):
+            signer_named("env:SIGNER_KEY", tmp_path / "signer.pub")
 
     def test_an_environment_without_the_key_is_told(self):
         key = CryptoSigner(Ed25519PrivateKey.generate()).public_key

@@ -13,18 +13,27 @@ from securesystemslib.signer import HSMSigner
 
 from perception.cli import main
 from perception.errors import ReleaseError
+from safety_gates.keys import any_public_key
 from safety_gates.publishing.audit import audit
 from safety_gates.publishing.keyring import read_keyring
 from safety_gates.publishing.repository import Change, change
+from safety_gates.rollout.decision_log import read_log
 from tests.perception.agent.fleet import Works
+from tests.safety_gates.rollout.field import STAGES
 
 PIN, KEY_ID = "123456", 2
 MODULES = ("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so")
 
 
-@pytest.fixture
-def token(tmp_path, monkeypatch):
-    """A token with an ECDSA key; lends URI and public key file."""
+@pytest.fixture(scope="module")
+def token(tmp_path_factory):
+    """A token with an ECDSA key, one a process, as SoftHSM wants it; lends URI and public key file."""
+    tmp_path = tmp_path_factory.mktemp("token")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield _token(tmp_path, monkeypatch)
+
+
+def _token(tmp_path, monkeypatch):
     module = next((path for path in MODULES if Path(path).exists()), None)
     if module is None or shutil.which("softhsm2-util") is None:
         absent = "softhsm2 is not installed; run: apt-get install softhsm2"
@@ -66,3 +75,15 @@ def test_targets_can_be_signed_by_a_token(token, tmp_path, monkeypatch):
         change(works.repository, keyring, Change(add={"note.txt": b"again"}))
     assert "\n" not in str(refusal.value)
     assert works.state.version == before
+
+
+def test_an_operators_key_may_be_in_a_token(token, tmp_path):
+    uri, public_key = token
+    (tmp_path / "stages.yaml").write_text(STAGES)
+    folder, key = str(tmp_path / "rollout"), ["--key", uri, "--public-key", str(public_key), "--quiet"]
+    words = ["--name", "n", "--candidate", f"new={'b' * 64}", "--control", f"old={'a' * 64}", *key]
+    assert main(["rollout", "start", folder, *words, "--stages", str(tmp_path / "stages.yaml")]) == 0
+    assert main(["rollout", "advance", folder, "--from", "shadow", "--reason", "seen", *key]) == 0
+    log = read_log(tmp_path / "rollout")
+    assert [entry.action for entry in log.entries] == ["start", "advance"]
+    assert set(log.signers) == {any_public_key(public_key).keyid}

@@ -7,6 +7,8 @@ import json
 import shutil
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from securesystemslib.dsse import Envelope
 
 from perception.cli import main
@@ -208,6 +210,20 @@ class TestVerb:
         verify = ["release", "verify", str(bench.release), "--key", str(folder / "new" / "signer.pub"), "--json"]
         assert main(verify) == 0
         assert json.loads(capsys.readouterr().out)["claims"] == ["accuracy.ap50", "provenance.licence"]
+
+    def test_a_pipeline_signs_with_a_key_from_its_secret_store(self, bench, capsys, monkeypatch):
+        private = Ed25519PrivateKey.generate()
+        pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        monkeypatch.setenv("SIGNER_KEY", pem.decode())
+        public = bench.folder / "signer.pub"
+        public.write_bytes(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+        words = ["--judgement", str(bench.folder / "judgement.json"), "--output", str(bench.release)]
+        sign = ["release", "sign", str(bench.folder / "package"), *words, "--key", "env:SIGNER_KEY"]
+        assert main(sign) == 2
+        assert "add --public-key PUB" in capsys.readouterr().err
+        assert not bench.release.exists()
+        assert main([*sign, "--public-key", str(public)]) == 0
+        assert verify_release(bench.release, public).package.sha256 == open_package(bench.folder / "package").sha256
 
     def test_the_switches_may_stand_before_the_action(self, bench, capsys):
         assert main(["release", "--json", "keys", "--output", str(bench.folder / "new")]) == 0
