@@ -79,6 +79,7 @@ class Regression:
     crash_loop: float = 0.0
 
 
+MOST = 1_000_000
 _Numbers = TypeVar("_Numbers", FleetModel, Regression)
 
 
@@ -86,7 +87,7 @@ def numbers_of(kind: type[_Numbers], text: str) -> _Numbers:
     """A model or regression with some of its numbers changed, as `misses=1.3,crash_loop=0.05` says.
 
     Raises:
-        RolloutError: an unknown name, no number, or one below 0.
+        RolloutError: an unknown name, no number, or one outside 0 to `MOST`.
     """
     known = [field.name for field in fields(kind)]
     changes: dict[str, float] = {}
@@ -96,8 +97,8 @@ def numbers_of(kind: type[_Numbers], text: str) -> _Numbers:
             changes[name] = float(value)
         except ValueError:
             changes[name] = math.nan
-        if name not in known or not 0 <= changes[name] < math.inf:
-            raise RolloutError(f"{part}: expected NAME=NUMBER, 0 or more, with a name of {', '.join(known)}")
+        if name not in known or not 0 <= changes[name] <= MOST:
+            raise RolloutError(f"{part}: expected NAME=NUMBER, 0 to {MOST:,}, with a name of {', '.join(known)}")
     return kind(**changes)
 
 

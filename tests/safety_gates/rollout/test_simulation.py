@@ -145,7 +145,8 @@ class TestCampaign:
         ("case", "model", "complaint"),
         [
             ("doom", "", "--case doom: expected one of none, misses_doubled"),
-            ("mises=2", "", "mises=2: expected NAME=NUMBER, 0 or more, with a name of misses, crashes"),
+            ("mises=2", "", "mises=2: expected NAME=NUMBER, 0 to 1,000,000, with a name of misses, crashes"),
+            ("misses=inf", "", "misses=inf: expected NAME=NUMBER"),
             ("misses=-1", "", "misses=-1: expected NAME=NUMBER"),
             ("none", "miss_rate=high", "miss_rate=high: expected NAME=NUMBER"),
             ("none", "offline=1", "offline=1, lost=0.01; expected above 0"),
