@@ -48,6 +48,11 @@ class Target(Protocol):
     def timed_as(self, content: bytes) -> str:
         """Engines of one name take the same time, so that one of them is timed for all."""
 
+    def preparing_s(self, content: bytes) -> float:
+        """How long it takes until `opened` has an engine, where that is a build of minutes; 0 where it is not, or was
+        built before.
+        """
+
     def node_times(self, content: bytes, feeds: Tensors) -> list[NodeTime]:
         """Where the time of one inference goes.
 
@@ -94,6 +99,10 @@ class OnnxRuntimeTarget:
     def timed_as(self, content: bytes) -> str:
         """See `Target`."""
         return sha256_of_bytes(content)
+
+    def preparing_s(self, content: bytes) -> float:
+        """See `Target`."""
+        return 0.0
 
     def node_times(self, content: bytes, feeds: Tensors) -> list[NodeTime]:
         """See `Target`."""
