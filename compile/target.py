@@ -24,6 +24,12 @@ class Target(Protocol):
         """Whether this is the machine: else a search counts multiply-adds in the place of time."""
 
     @property
+    def build_seconds(self) -> tuple[float, ...] | None:
+        """How long each build so far took, where an engine must be built for minutes: then a search builds few, and
+        reckons the others' time from theirs. None where engines open at once.
+        """
+
+    @property
     def engine_file(self) -> str:
         """Name of the engine in its package."""
 
@@ -81,6 +87,7 @@ class OnnxRuntimeTarget:
 
     threads: int
     is_timed: bool = True
+    build_seconds: tuple[float, ...] | None = None
     engine_file: str = ENGINE_FILE
 
     @property

@@ -81,7 +81,7 @@ def build(
 
 
 def for_a_rebuild(model: onnx.ModelProto, options: BuildOptions) -> dict[str, bytes]:
-    """What a machine with another TensorRT needs to build the plan: the network in every form that it can be written in.
+    """What a machine with another TensorRT needs to build the plan: the network in every form that it can have.
 
     Args:
         model: what `build` is given.

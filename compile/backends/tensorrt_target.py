@@ -37,19 +37,6 @@ FIRST_BUILD_S = 90.0
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
-    """One plan that was built here.
-
-    Attributes:
-        seconds: how long that took.
-        size_bytes: of the plan.
-    """
-
-    seconds: float
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
 class TensorRtTarget:
     """See `Target`.
 
@@ -60,7 +47,7 @@ class TensorRtTarget:
         store: keeps plans between searches.
         terminal: where builds show their progress.
         timings: folder of timing caches; None keeps none.
-        built: every build so far; plans that were kept are none.
+        built: seconds of every build so far; plans that were kept are none.
     """
 
     gpu: Gpu
@@ -71,7 +58,7 @@ class TensorRtTarget:
     engine_file: str = ENGINE_FILE
     is_timed: bool = True
     timings: Path | None = None
-    built: list[Built] = field(default_factory=list)
+    built: list[float] = field(default_factory=list)
     _plans: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
@@ -91,6 +78,11 @@ class TensorRtTarget:
         folder = job.store.folder
         timings = None if folder is None else folder / "tensorrt"
         return cls(job.machine.gpu, job.threads, options, job.store, job.terminal, timings=timings)
+
+    @property
+    def build_seconds(self) -> tuple[float, ...]:
+        """See `Target`."""
+        return tuple(self.built)
 
     @property
     def requires(self) -> dict[str, str]:
@@ -116,7 +108,7 @@ class TensorRtTarget:
         """See `Target`: as long as the longest build so far."""
         if sha256_of_bytes(content) in self._plans or self.store.holds(self._key(content)):
             return 0.0
-        return max((one.seconds for one in self.built), default=FIRST_BUILD_S)
+        return max(self.built, default=FIRST_BUILD_S)
 
     def node_times(self, content: bytes, feeds: Tensors) -> list[NodeTime]:
         """See `Target`: a layer's time counts for the first node it was fused from."""
@@ -171,8 +163,8 @@ class TensorRtTarget:
 
             model = onnx.load_model_from_string(content)
             plan = build(model, options, device=self.gpu.name, advance=told, cache_folder=self.timings)
-        self.built.append(Built(time.monotonic() - started_s, len(plan)))
-        self.terminal.say(f"plan {number}: {len(plan) / 1e6:.1f} MB in {self.built[-1].seconds:.0f} s")
+        self.built.append(time.monotonic() - started_s)
+        self.terminal.say(f"plan {number}: {len(plan) / 1e6:.1f} MB in {self.built[-1]:.0f} s")
         return plan
 
 

@@ -1,0 +1,84 @@
+"""A stand-in for the process that talks to TensorRT: it builds nothing and answers with ONNX Runtime, as slowly as told.
+
+    python STAND_IN -m perception.engines.tensorrt_worker FOLDER VERB        (as the parent calls its interpreter)
+
+COSTS_MS says what each convolution takes as float, as half and in 8 bits, each by its name or by `other`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from compile.backends.onnxrt import opened
+from perception.engines.onnxrt import OnnxRuntimeEngine
+
+
+def plan_of(network: bytes, settings: bytes) -> bytes:
+    """A plan: the settings in the first line, then the network."""
+    return json.dumps(json.loads(settings)).encode() + b"\n" + network
+
+
+def costs_ms(plan: bytes, told: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Convolution → what it takes, by what it computes in."""
+    settings, _, network = plan.partition(b"\n")
+    half = "FP16" in json.loads(settings)["flags"]
+    graph = onnx.load_model_from_string(network).graph
+    in_8_bits = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    found = {}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            kind = "int8" if node.input[0] in in_8_bits else "half" if half else "float"
+            found[node.name] = told[kind].get(node.name, told[kind]["other"])
+        elif node.op_type == "BatchNormalization":
+            found[node.name] = told["scale"]["other"]
+    return found
+
+
+class SlowEngine(OnnxRuntimeEngine):
+    """The plan's network, no faster than it is said to be."""
+
+    def __init__(self, plan: bytes, told: Mapping[str, Mapping[str, float]]) -> None:
+        super().__init__(plan.partition(b"\n")[2], threads=1, integers=False)
+        self._takes_s = sum(costs_ms(plan, told).values()) / 1e3
+
+    def infer(self, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
+        ends_at = time.perf_counter() + self._takes_s
+        answers = dict(super().infer(feeds))
+        while time.perf_counter() < ends_at:
+            pass
+        return answers
+
+
+def main(folder: Path, verb: str) -> int:
+    """Do what the worker does."""
+    told = json.loads(os.environ["COSTS_MS"])
+    plan = folder / "engine.plan"
+    if verb == "build":
+        settings = (folder / "options.json").read_bytes()
+        plan.write_bytes(plan_of((folder / "model.onnx").read_bytes(), settings))
+        timings = folder / "timing.cache"
+        known = timings.read_bytes() if timings.is_file() else b""
+        timings.write_bytes(known + b"a build\n")
+        return 0
+    with np.load(folder / "feeds.npz") as feeds:
+        stacked = {name: feeds[name] for name in feeds.files}
+    if verb == "layers":
+        (folder / "layers.json").write_text(json.dumps(costs_ms(plan.read_bytes(), told)))
+        return 0
+    with opened(plan.read_bytes().partition(b"\n")[2], threads=1, integers=False) as engine:
+        answers = engine.infer({name: stack[0] for name, stack in stacked.items()})
+        np.savez(folder / "answers.npz", **{name: value[None] for name, value in answers.items()})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[3]), sys.argv[4]))
