@@ -37,6 +37,7 @@ def build_entries(job: Job, candidate: Candidate, *, weight_bits: int, fused_inp
         "range_rule": recipe.range_rule if recipe is not None else None,
         "scope": recipe.scope if recipe is not None else None,
         "rounding": recipe.rounding if recipe is not None else None,
+        "equalizes": recipe.equalizes if recipe is not None else None,
         "weight_bits": weight_bits if calibrated else None,
         "kept_float": dict(candidate.kept_float),
         "fused_input": fused_input,

@@ -1,4 +1,4 @@
-"""What a search does where engines must be built for minutes: it builds few, and reckons the others from their layers."""
+"""What a search does where engines must be built for minutes: it builds few and reckons the rest from their layers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """What TensorRT's builder is given: one network in the form a release reads, and settings it has. Imports no TensorRT.
 
 The compiler and the vehicle build by the same settings in the same process (`perception.engines.tensorrt_worker`). A
-vehicle cannot rewrite networks, so a package for TensorRT carries its network in every form, and `tensorrt_build.json`::
+vehicle cannot rewrite networks, so a package for TensorRT carries its network in every form, and this file,
+`tensorrt_build.json`::
 
     options    how the compiler built
     quantized  the network has QuantizeLinear
@@ -22,7 +23,7 @@ from hw_profiles.yaml_files import complaints_of
 from perception.engines.tensorrt_process import BuildEvents, plain, work
 from perception.engines.trt_versions import Form, Traits, installed
 from perception.errors import EngineError, PackageError
-from perception.files import json_bytes, write_atomically
+from perception.files import json_bytes
 
 ENGINE_FILE, NETWORK_FILE, BUILD_FILE = "engine.plan", "model.onnx", "tensorrt_build.json"
 CHOSEN_BY_A_RELEASE = ("level", "workspace_bytes")

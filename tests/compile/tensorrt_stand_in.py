@@ -1,4 +1,4 @@
-"""A stand-in for the process that talks to TensorRT: it builds nothing and answers with ONNX Runtime, as slowly as told.
+"""A stand-in for the process that talks to TensorRT: it builds nothing and answers by ONNX Runtime, as slowly as told.
 
     python STAND_IN -m perception.engines.tensorrt_worker FOLDER VERB        (as the parent calls its interpreter)
 

@@ -338,7 +338,7 @@ def test_a_release_may_choose_the_level_and_the_workspace_and_nothing_else(
     assert b'"level": 0' in given["options.json"]
     assert b'"workspace_bytes": 7' in given["options.json"]
     for wrong in ({"tf32": True}, {"level": "5"}, {"level": True}):
-        with pytest.raises(EngineError, match="on-device build option .*expected whole numbers for level and"):
+        with pytest.raises(EngineError, match=r"on-device build option .*expected whole numbers for level and"):
             built(**wrong)
 
 
