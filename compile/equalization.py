@@ -4,13 +4,16 @@ A grid has one scale for a whole tensor. Where one channel runs to 164 and its n
 with a handful of codes; where values lie between −0.3 and 9, a grid around zero wastes half of them. So each channel
 is shifted to its middle and divided by its own width just before the grid, and the layers that read it take both back
 in their weights and bias. That is exact, but for a shift in front of a convolution that pads with zeros: there only
-the division is used. In front of the pair it is an operator of its own by channel, which TensorRT does not fuse into the
-activation before it (its pointwise fusion takes scales and constants of one number only): a kernel and a pass over
-memory. It costs nothing where a convolution makes the tensor, straight or through a Relu, and all that read it read it equalized:
-then the convolution's own weights are divided.
+the division is used.
 
-Source: NVIDIA, TensorRT Developer Guide, "PointWise Fusion"; the idea of moving ranges between activations and weights is Nagel et al. 2019 (cross-layer equalization) and
-Xiao et al. 2023 (SmoothQuant); here it needs no activation that commutes with scaling.
+In front of the pair it is an operator of its own by channel, which TensorRT does not fuse into the activation before it
+(its pointwise fusion takes scales and constants of one number only): a kernel and a pass over memory. It costs nothing
+where a convolution makes the tensor, straight or through a Relu, and all that read it read it equalized: then the
+convolution's own weights are divided.
+
+Source: the idea of moving ranges between activations and weights is Nagel et al. 2019 (cross-layer equalization) and
+Xiao et al. 2023 (SmoothQuant); here it needs no activation that commutes with scaling. NVIDIA, TensorRT Developer
+Guide, "PointWise Fusion".
 """
 
 from __future__ import annotations
