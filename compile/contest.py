@@ -23,7 +23,7 @@ from compile.sensitivity import LayerLoss
 from compile.target import Target
 from compile.timing import Latency, time_side_by_side
 from perception.engines.engine import Engine, Tensors
-from perception.errors import CalibrationError, EngineError
+from perception.errors import CalibrationError, EngineError, ModelError
 from perception.files import sha256_of_bytes
 from perception.preprocess import Preprocessor
 
@@ -265,7 +265,7 @@ def time_them(contest: Contest, names: Iterable[str], *, again: bool = False) ->
     if not new or not contest.target.is_timed:
         return
     wanted = (contest.reference.name, *(new if again else _one_of_each(contest, new)))
-    names = [*contest.affordable(wanted), AGAIN]
+    names = [*that_build(contest, contest.affordable(wanted)), AGAIN]
     contents = [contest.candidates[contest.reference.name if n == AGAIN else n].content for n in names]
     job = contest.job
     key = ("latency", *map(sha256_of_bytes, contents), *job.clock)
@@ -280,6 +280,27 @@ def time_them(contest: Contest, names: Iterable[str], *, again: bool = False) ->
     contest.noise = noise if again else max(contest.noise, noise)
     contest.latencies = {**contest.latencies, **timed}
     _share_times(contest, new)
+
+
+def that_build(contest: Contest, names: Sequence[str]) -> list[str]:
+    """Those whose engine can be made; of the others it is noted why not, and all of their operators count as failed."""
+    if contest.target.build_seconds is None:
+        return list(names)
+    kept: list[str] = []
+    for name in names:
+        content = contest.candidates[name].content
+        try:
+            contest.target.serialised(content)
+        except (EngineError, ModelError) as error:
+            if name == contest.reference.name:
+                raise
+            contest.notes.append(f"{name} cannot be built: {error}")
+            timed_as, failed = contest.target.timed_as(content), Grade(1.0, 0.0, {}, failure=str(error))
+            alike = [c.name for c in contest.candidates.values() if contest.target.timed_as(c.content) == timed_as]
+            contest.trials |= dict.fromkeys(alike, failed)
+        else:
+            kept.append(name)
+    return kept
 
 
 def _one_of_each(contest: Contest, names: Sequence[str]) -> list[str]:

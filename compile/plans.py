@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
-from compile.contest import Contest, one_feed, try_out
+from compile.contest import Contest, one_feed, that_build, try_out
 from compile.layers import times_of_nodes
 from compile.recipes import Candidate
 from perception.files import sha256_of_bytes
+
+
+def build_first(contest: Contest) -> None:
+    """Build float and FP16, which are wanted whatever is found, and keep as much time as they took for INT8."""
+    if contest.target.build_seconds is None:
+        return
+    that_build(contest, list(contest.candidates))
+    if contest.ends_at is not None:
+        left_s = max(contest.ends_at - time.monotonic(), 0.0)
+        contest.reserved_s = min(left_s / 2, max(contest.target.build_seconds, default=0.0))
 
 
 def by_promise(contest: Contest) -> list[str]:

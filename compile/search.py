@@ -19,7 +19,15 @@ from compile.contest import (
 )
 from compile.effects import task_effects
 from compile.job import Job
-from compile.plans import by_promise, estimate, fastest_float, keep_what_does_not_pay, layer_times, timed_like
+from compile.plans import (
+    build_first,
+    by_promise,
+    estimate,
+    fastest_float,
+    keep_what_does_not_pay,
+    layer_times,
+    timed_like,
+)
 from compile.recipes import Quantizer, Recipe, usable_recipes
 from compile.target import Target
 
@@ -53,15 +61,15 @@ def search(job: Job, quantizer: Quantizer, target: Target) -> Contest:
     contest.ends_at = None if limit_s is None else time.monotonic() + limit_s
     reference = quantizer.float_candidate()
     contest.candidates[reference.name] = reference
-    contest.reserved_s = 0.0 if limit_s is None else min(limit_s / 2, 3 * target.preparing_s(reference.content))
     recipes = usable_recipes(quantizer, quantizer.rules.engine_kind) if _wants(job, "int8") else ()
     half = quantizer.rules.half and _wants(job, "fp16")
     if recipes or half or job.options.labels is not None:
         open_exams(contest, searching=bool(recipes or half))
-    if recipes:
-        _try_whole(contest, recipes)
     if half:
         try_out(contest, [quantizer.half_candidate()])
+    build_first(contest)
+    if recipes:
+        _try_whole(contest, recipes)
     contest.reserved_s = 0.0
     time_them(contest, by_promise(contest))
     if contest.target.build_seconds is not None:
@@ -75,7 +83,7 @@ def search(job: Job, quantizer: Quantizer, target: Target) -> Contest:
     if recipes or half:
         finalists = contest.affordable(_finalists(contest, [recipe.name for recipe in recipes[:1]]))
         time_them(contest, finalists, again=True)
-        grade(contest, finalists)
+        grade(contest, [name for name in finalists if not contest.failed(name)])
     return contest
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,19 +42,26 @@ def costs_ms(plan: bytes, told: Mapping[str, Mapping[str, float]]) -> dict[str, 
     return found
 
 
-class SlowEngine(OnnxRuntimeEngine):
-    """The plan's network, no faster than it is said to be."""
+class Clock:
+    """In the place of `time`: it goes on when an engine says how long it took."""
 
-    def __init__(self, plan: bytes, told: Mapping[str, Mapping[str, float]]) -> None:
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def perf_counter_ns(self) -> int:
+        return self.now_ns
+
+
+class SlowEngine(OnnxRuntimeEngine):
+    """The plan's network, as fast as it is said to be by a clock of its own."""
+
+    def __init__(self, plan: bytes, told: Mapping[str, Mapping[str, float]], clock: Clock) -> None:
         super().__init__(plan.partition(b"\n")[2], threads=1, integers=False)
-        self._takes_s = sum(costs_ms(plan, told).values()) / 1e3
+        self._takes_ns, self._clock = round(sum(costs_ms(plan, told).values()) * 1e6), clock
 
     def infer(self, feeds: Mapping[str, NDArray[np.generic]]) -> dict[str, NDArray[np.generic]]:
-        ends_at = time.perf_counter() + self._takes_s
-        answers = dict(super().infer(feeds))
-        while time.perf_counter() < ends_at:
-            pass
-        return answers
+        self._clock.now_ns += self._takes_ns
+        return dict(super().infer(feeds))
 
 
 def main(folder: Path, verb: str) -> int:
@@ -64,6 +70,9 @@ def main(folder: Path, verb: str) -> int:
     plan = folder / "engine.plan"
     if verb == "build":
         settings = (folder / "options.json").read_bytes()
+        if os.environ.get("REFUSED_FLAG", "none") in json.loads(settings)["flags"]:
+            sys.stdout.write(json.dumps({"event": "log", "severity": "ERROR", "message": "Assertion x failed."}) + "\n")
+            return 1
         plan.write_bytes(plan_of((folder / "model.onnx").read_bytes(), settings))
         timings = folder / "timing.cache"
         known = timings.read_bytes() if timings.is_file() else b""

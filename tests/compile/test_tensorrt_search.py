@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,14 +12,16 @@ import pytest
 
 import compile.backends.tensorrt_target as target_module
 import compile.job
+import compile.timing
 from compile.backends.tensorrt_target import TensorRtTarget
 from compile.compiler import CompileOutcome, compile_model
 from hw_profiles.machine import Gpu, read_machine
 from hw_profiles.profile import load_profile
 from perception.engines.tensorrt_build import BUILD_FILE
+from perception.files import sha256_of_bytes
 from perception.package import open_package
 from tests.compile.builders import write_drive, write_segmenter
-from tests.compile.tensorrt_stand_in import SlowEngine
+from tests.compile.tensorrt_stand_in import Clock, SlowEngine
 from tests.compile.test_compiler import QUICK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,9 +60,12 @@ def on_an_h100(tmp_path, monkeypatch):
         libraries = replace(machine.libraries, tensorrt="8.6.0", pycuda="2025.1.2")
         monkeypatch.setattr(compile.job, "read_machine", lambda: replace(machine, gpu=H100, libraries=libraries))
 
+        clock = Clock()
+        monkeypatch.setattr(compile.timing, "time", clock)
+
         @contextmanager
         def opened(plan: bytes):
-            engine = SlowEngine(plan, costs)
+            engine = SlowEngine(plan, costs, clock)
             yield engine
             engine.close()
 
@@ -109,11 +113,25 @@ def test_layers_that_8_bits_make_slower_are_left_in_half_precision(tmp_path, mon
 
 def test_builds_that_the_time_limit_has_no_room_for_are_left_and_told(tmp_path, monday, on_an_h100, monkeypatch):
     on_an_h100(INT8_IS_FAST)
-    monkeypatch.setattr(TensorRtTarget, "preparing_s", lambda self, content: 0.0 if self.built[1:] else 90.0)
+    monkeypatch.setattr(
+        TensorRtTarget, "preparing_s", lambda self, content: 0.0 if sha256_of_bytes(content) in self._plans else 90.0
+    )
     outcome = compiled(tmp_path, monday, time_limit_s=60.0)
-    assert len(outcome.search["build_seconds"]) == 1
-    assert outcome.decision.chosen.precision == "fp32"
+    assert len(outcome.search["build_seconds"]) == 2
+    assert outcome.decision.chosen.precision == "fp16"
     assert any("the time limit left" in note and "unbuilt" in note for note in outcome.search["notes"])
+
+
+def test_an_engine_that_tensorrt_does_not_build_is_left_and_told_and_the_others_go_on(
+    tmp_path, monday, on_an_h100, monkeypatch
+):
+    on_an_h100(INT8_IS_FAST)
+    monkeypatch.setenv("REFUSED_FLAG", "INT8")
+    outcome = compiled(tmp_path, monday)
+    assert outcome.decision.chosen.name == "fp16"
+    assert {row.name for row in outcome.decision.rows if row.latency is not None} == {"fp32", "fp16"}
+    told = [note for note in outcome.search["notes"] if "cannot be built: TensorRT gave no engine: Assertion x" in note]
+    assert len(told) == len(set(told)) <= 2
 
 
 def test_plans_and_timings_are_kept_for_the_next_search(tmp_path, monday, on_an_h100):
@@ -138,4 +156,3 @@ def test_the_package_opens_holds_every_form_and_names_what_it_needs(tmp_path, mo
         "tensorrt": "8.6.0", "gpu": H100.name, "compute_capability": "9.0", "driver": ">=580.1",
     }  # fmt: skip
     assert package.document("compile.json")["fresh_process_db"]["mask"] > 100
-    assert os.environ["COSTS_MS"]
