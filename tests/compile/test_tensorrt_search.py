@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
@@ -51,7 +52,7 @@ def on_an_h100(tmp_path, monkeypatch):
         (record / "METADATA").write_text("Metadata-Version: 2.1\nName: tensorrt\nVersion: 8.6.0\n")
         monkeypatch.syspath_prepend(str(tmp_path / "site"))
         monkeypatch.setenv("COSTS_MS", json.dumps(costs))
-        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
         program = tmp_path / "python"
         program.write_text(f'#!/bin/sh\nexec {sys.executable} {STAND_IN} "$@"\n')
         program.chmod(0o755)
