@@ -45,6 +45,8 @@ REFINEMENTS = 2
 NEARLY_AS_GOOD = 1.5
 """A recipe whose drift is at most so many times the best one's is tried beside it when layers are given back."""
 
+OUT_OF_TIME = "the time limit ended the search before every layer's turn"
+
 LEAST_SAVED = 0.02
 """Share of the mean layer's saving that every layer is taken to save at least."""
 
@@ -114,6 +116,9 @@ def _give_back(contest: Contest, recipes: Sequence[Recipe]) -> None:
     )
     if not tried or contest.passes(tried[0].name) or _is_hopelessly_slow(contest, tried[0].name):
         return
+    if contest.is_out_of_time:
+        contest.notes.append(OUT_OF_TIME)
+        return
     best = tried[0]
     within = NEARLY_AS_GOOD * contest.trials[best.name].apart
     team = [recipe for recipe in tried[:2] if contest.trials[recipe.name].apart <= within]
@@ -121,7 +126,7 @@ def _give_back(contest: Contest, recipes: Sequence[Recipe]) -> None:
     failed = 0
     for count in _rungs(contest, order):
         if contest.is_out_of_time:
-            contest.notes.append("the time limit ended the search before every layer's turn")
+            contest.notes.append(OUT_OF_TIME)
             return
         if _try_kept(contest, team, order[:count]):
             _refine(contest, team, order, between=(failed, count))
