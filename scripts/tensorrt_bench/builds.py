@@ -82,7 +82,7 @@ def main(model: str, plan: str, precision: str, level: str, cache: str) -> int:
         sys.stderr.write("no NVIDIA GPU\n")
         return 1
     network = onnx.load(model)
-    content = onnx_bytes(allowing_half(network) if precision in (FP16, COMPATIBLE) else network)
+    content = onnx_bytes(allowing_half(network) if precision.startswith(FP16) else network)
     options = BuildOptions(level=int(level), version_compatible=precision == COMPATIBLE)
     store, timings = Store(Path(cache)), Path(cache) / "tensorrt"
     target = TensorRtTarget(gpu, 1, options, store, Terminal(quiet=True), timings=timings)
