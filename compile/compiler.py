@@ -24,8 +24,9 @@ from compile.layers import layers_document
 from compile.manifest import build_entries
 from compile.parity import Parity, Subject, compare
 from compile.placement import RULES
+from compile.plans import layer_times
 from compile.recipes import Candidate, Quantizer, kept_by_pattern
-from compile.search import layer_times, search
+from compile.search import search
 from compile.shipment import Fusion, Shipment, prepare_shipment
 from compile.target import Target, open_target
 from hw_profiles.machine import INT8_FEATURES, Machine
@@ -240,6 +241,7 @@ def _search(contest: Contest, seconds: float) -> dict[str, JsonValue]:
         "seconds": seconds,
         "cached": store.recalled > store.made,
         "answers": {"recalled": store.recalled, "made": store.made},
+        "build_seconds": None if contest.target.build_seconds is None else list(contest.target.build_seconds),
         "objective": "latency" if contest.target.is_timed else "multiply-adds",
         "frames": 0 if contest.trial is None else len(contest.trial.recordings),
         "points": points,

@@ -23,7 +23,7 @@ from compile.sensitivity import LayerLoss
 from compile.target import Target
 from compile.timing import Latency, time_side_by_side
 from perception.engines.engine import Engine, Tensors
-from perception.errors import CalibrationError, EngineError
+from perception.errors import CalibrationError, EngineError, ModelError
 from perception.files import sha256_of_bytes
 from perception.preprocess import Preprocessor
 
@@ -45,6 +45,8 @@ class Contest:
         effects: layer → drift of the whole network from float with that layer alone in 8 bits.
         noise: share by which float differs from itself.
         ends_at: when the search stops, on the monotonic clock; None where it takes its time.
+        reserved_s: seconds of the search's end that trials leave to what must be built.
+        estimates: candidate that was not built → its time over float's, reckoned from engines that were.
         notes: what people should know of how it went.
     """
 
@@ -61,6 +63,8 @@ class Contest:
     effects: dict[str, float] = field(default_factory=dict)
     noise: float = 0.0
     ends_at: float | None = None
+    reserved_s: float = 0.0
+    estimates: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     macs: dict[str, int] = field(default_factory=dict)
 
@@ -89,8 +93,30 @@ class Contest:
 
     @property
     def is_out_of_time(self) -> bool:
-        """Whether the time that was granted to the search is over."""
-        return self.ends_at is not None and time.monotonic() >= self.ends_at
+        """Whether the time that was granted to trials is over."""
+        return self.ends_at is not None and time.monotonic() + self.reserved_s >= self.ends_at
+
+    def can_build(self, name: str) -> bool:
+        """Whether there is time to build a candidate, or it needs none."""
+        return self._affordable([name]) == [name]
+
+    def affordable(self, names: Iterable[str]) -> list[str]:
+        """Those that can be built before the time is over, in their order of importance; float always."""
+        asked = list(dict.fromkeys(names))
+        kept = self._affordable(asked)
+        if left := len(asked) - len(kept):
+            self.notes.append(f"the time limit left {left} engines unbuilt")
+        return kept
+
+    def _affordable(self, names: Sequence[str]) -> list[str]:
+        kept: list[str] = []
+        left_s = float("inf") if self.ends_at is None else self.ends_at - time.monotonic()
+        for name in names:
+            needed_s = self.target.preparing_s(self.candidates[name].content)
+            if name == self.reference.name or not needed_s or needed_s <= left_s:
+                kept.append(name)
+                left_s -= needed_s
+        return kept
 
     def decision(self) -> Decision:
         """Weigh everything that was graded."""
@@ -100,7 +126,9 @@ class Contest:
     def cost(self, name: str) -> float:
         """What the search saves: time over float's where it is measured, else the share of multiply-adds in float."""
         latency = self.latencies.get(name)
-        return self.float_share(name) if latency is None else latency.ratio.middle
+        if latency is not None:
+            return latency.ratio.middle
+        return self.float_share(name) if self.target.build_seconds is None else self.estimates.get(name, float("inf"))
 
     def float_share(self, name: str) -> float:
         """Share of the multiply-adds that a candidate computes in float."""
@@ -236,7 +264,8 @@ def time_them(contest: Contest, names: Iterable[str], *, again: bool = False) ->
     new = [name for name in names if (again or name not in contest.latencies) and not contest.failed(name)]
     if not new or not contest.target.is_timed:
         return
-    names = list(dict.fromkeys((contest.reference.name, *(new if again else _one_of_each(contest, new)), AGAIN)))
+    wanted = (contest.reference.name, *(new if again else _one_of_each(contest, new)))
+    names = [*that_build(contest, contest.affordable(wanted)), AGAIN]
     contents = [contest.candidates[contest.reference.name if n == AGAIN else n].content for n in names]
     job = contest.job
     key = ("latency", *map(sha256_of_bytes, contents), *job.clock)
@@ -253,6 +282,27 @@ def time_them(contest: Contest, names: Iterable[str], *, again: bool = False) ->
     _share_times(contest, new)
 
 
+def that_build(contest: Contest, names: Sequence[str]) -> list[str]:
+    """Those whose engine can be made; of the others it is noted why not, and all of their operators count as failed."""
+    if contest.target.build_seconds is None:
+        return list(names)
+    kept: list[str] = []
+    for name in names:
+        content = contest.candidates[name].content
+        try:
+            contest.target.serialised(content)
+        except (EngineError, ModelError) as error:
+            if name == contest.reference.name:
+                raise
+            contest.notes.append(f"{name} cannot be built: {error}")
+            timed_as, failed = contest.target.timed_as(content), Grade(1.0, 0.0, {}, failure=str(error))
+            alike = [c.name for c in contest.candidates.values() if contest.target.timed_as(c.content) == timed_as]
+            contest.trials |= dict.fromkeys(alike, failed)
+        else:
+            kept.append(name)
+    return kept
+
+
 def _one_of_each(contest: Contest, names: Sequence[str]) -> list[str]:
     """Of those that take the same time one, and none where it was timed before."""
     timed_as = {name: contest.target.timed_as(contest.candidates[name].content) for name in contest.candidates}
@@ -265,7 +315,8 @@ def _share_times(contest: Contest, names: Iterable[str]) -> None:
     """Give those that were not timed themselves the time of their like."""
     timed_as = {name: contest.target.timed_as(contest.candidates[name].content) for name in contest.candidates}
     known = {timed_as[name]: latency for name, latency in contest.latencies.items()}
-    contest.latencies |= {name: known[timed_as[name]] for name in names if name not in contest.latencies}
+    shared = [name for name in names if name not in contest.latencies and timed_as[name] in known]
+    contest.latencies |= {name: known[timed_as[name]] for name in shared}
 
 
 def _timed(contest: Contest, names: Sequence[str], contents: Sequence[bytes]) -> dict[str, Latency]:

@@ -14,6 +14,8 @@ from pydantic import JsonValue
 
 from compile.timing import Latency
 
+NAIVE = "int8-minmax"
+
 Wish = Literal["auto", "fp32", "fp16", "int8"]
 RowPrecision = Literal["fp32", "fp16", "int8", "mixed"]
 
@@ -122,7 +124,7 @@ def decide(rows: Sequence[Row], limits: Limits, *, wish: Wish) -> Decision:
     """Choose what ships.
 
     Args:
-        rows: float first, then every other candidate; the first INT8 one of these is the naive one.
+        rows: float first, then every other candidate; the price of the one called `NAIVE` is told.
         limits: what a candidate must keep.
         wish: `auto` takes the fastest candidate within the limit that beats float, else float; `int8` takes the fastest
             within the limit even if it does not, and `fp16` half precision in the same way; `fp32` takes float. With a
@@ -215,7 +217,7 @@ def _why_faster(row: Row, limits: Limits, kind: str) -> str:
 
 
 def _naive(candidates: Sequence[Row], limits: Limits) -> str:
-    row = next((row for row in candidates if row.precision != "fp16"), None)
+    row = next((row for row in candidates if row.name == NAIVE), None)
     if row is None:
         return ""
     speed = f" and takes {row.latency.ratio.middle:.2f} times as long as float" if row.latency is not None else ""

@@ -45,6 +45,7 @@ def _effect(contest: Contest, recipe: Recipe, layer: LayerLoss, few: Examination
         recipe.range_rule,
         recipe.scope,
         recipe.rounding,
+        recipe.equalizes,
         layer.node,
         type(contest.target).__name__,
         *few.identity,

@@ -4,16 +4,21 @@ A grid has one scale for a whole tensor. Where one channel runs to 164 and its n
 with a handful of codes; where values lie between −0.3 and 9, a grid around zero wastes half of them. So each channel
 is shifted to its middle and divided by its own width just before the grid, and the layers that read it take both back
 in their weights and bias. That is exact, but for a shift in front of a convolution that pads with zeros: there only
-the division is used. It costs one multiplication and one addition an element, which an engine that fuses pointwise
-operators does on the way.
+the division is used.
+
+In front of the pair it is an operator of its own by channel, which TensorRT does not fuse into the activation before it
+(its pointwise fusion takes scales and constants of one number only): a kernel and a pass over memory. It costs nothing
+where a convolution makes the tensor, straight or through a Relu, and all that read it read it equalized: then the
+convolution's own weights are divided.
 
 Source: the idea of moving ranges between activations and weights is Nagel et al. 2019 (cross-layer equalization) and
-Xiao et al. 2023 (SmoothQuant); here it needs no activation that commutes with scaling.
+Xiao et al. 2023 (SmoothQuant); here it needs no activation that commutes with scaling. NVIDIA, TensorRT Developer
+Guide, "PointWise Fusion".
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -44,6 +49,10 @@ class Equalizer:
         return bool(self.shift.any())
 
 
+HOMOGENEOUS = frozenset({"Relu", "LeakyRelu"})
+"""What divides by a positive number before or after, all the same."""
+
+
 def equalized_name(tensor: str) -> str:
     """What the layers read in place of `tensor`."""
     return f"{tensor}::equalized"
@@ -56,6 +65,22 @@ def admits_shift(graph: GraphView, node: onnx.NodeProto) -> bool:
     return known_bias and Window.of(node, kernel, graph.shapes[node.input[0]][2:]).pads_nothing
 
 
+def folds_into(graph: GraphView, tensor: str, readers: Sequence[str]) -> onnx.NodeProto | None:
+    """The convolution whose weights can be divided in the place of a tensor; None where it needs an operator.
+
+    Args:
+        graph: the float network.
+        tensor: to be equalized without a shift.
+        readers: names of the convolutions that read it equalized: expected all that read it.
+    """
+    everybody = {node.name for node in graph.readers.get(tensor, ())} == set(readers) and tensor not in graph.outputs
+    node = graph.producers.get(tensor) if everybody else None
+    while node is not None and node.op_type in HOMOGENEOUS and graph.only_reader(node.input[0]) is not None:
+        node = graph.producers.get(node.input[0])
+    is_ours = node is not None and node.op_type == "Conv" and all(name in graph.constants for name in node.input[1:])
+    return node if is_ours else None
+
+
 def equalize(
     graph: GraphView, equalizers: Mapping[str, Equalizer], readers: Mapping[str, tuple[str, ...]]
 ) -> onnx.ModelProto:
@@ -66,7 +91,13 @@ def equalize(
         equalizers: tensor of shape (1, C, H, W) → how.
         readers: the same tensor → names of the convolutions that read it equalized; others read it as it is.
     """
-    writer = _Writer(graph, equalizers, {node: name for name, nodes in readers.items() for node in nodes})
+    folded = {
+        name: conv.name
+        for name, equalizer in equalizers.items()
+        if not equalizer.shifts and (conv := folds_into(graph, name, readers[name])) is not None
+    }
+    tensor_of = {node: name for name, nodes in readers.items() for node in nodes}
+    writer = _Writer(graph, equalizers, tensor_of, folded, {conv: name for name, conv in folded.items()})
     for name in graph.inputs:
         writer.add_equalized(name)
     for node in graph.nodes:
@@ -76,11 +107,20 @@ def equalize(
 
 @dataclass(slots=True)
 class _Writer:
-    """Rewrites a graph; `tensor_of` maps a convolution to the equalized tensor it reads."""
+    """Rewrites a graph.
+
+    Attributes:
+        tensor_of: convolution → the equalized tensor it reads.
+        folded: tensor → the convolution whose weights are divided in its place.
+        divided: the same, the other way round.
+    """
 
     graph: GraphView
     equalizers: Mapping[str, Equalizer]
     tensor_of: Mapping[str, str]
+    folded: Mapping[str, str]
+    divided: Mapping[str, str]
+    made: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[onnx.TensorProto] = field(default_factory=list)
     values: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -90,6 +130,10 @@ class _Writer:
         copy.CopyFrom(node)
         if node.name in self.tensor_of:
             self._read_equalized(copy, self.equalizers[self.tensor_of[node.name]])
+        if node.name in self.divided:
+            self._divide(copy, self.equalizers[self.divided[node.name]].width)
+        for place, name in enumerate(node.output):
+            copy.output[place] = equalized_name(name) if name in self.folded else name
         self.nodes.append(copy)
         for name in node.output:
             self.add_equalized(name)
@@ -104,6 +148,9 @@ class _Writer:
         if equalizer is None:
             return
         final, channels = equalized_name(tensor), len(equalizer.width)
+        self.values.append(helper.make_tensor_value_info(final, onnx.TensorProto.FLOAT, self.graph.shapes[tensor]))
+        if tensor in self.folded:
+            return
         factors = {
             "scale": np.reciprocal(equalizer.width),
             "bias": -equalizer.shift / equalizer.width,
@@ -114,7 +161,6 @@ class _Writer:
         self.nodes.append(
             helper.make_node("BatchNormalization", [tensor, *names], [final], f"{final}::by_channel", epsilon=0.0)
         )
-        self.values.append(helper.make_tensor_value_info(final, onnx.TensorProto.FLOAT, self.graph.shapes[tensor]))
 
     def model(self) -> onnx.ModelProto:
         read = {name for node in self.nodes for name in tensors_read(node)}.union(self.graph.outputs)
@@ -145,6 +191,14 @@ class _Writer:
             inputs.extend(copy.input[2:])
         copy.input[:] = inputs
 
+    def _divide(self, copy: onnx.NodeProto, width: NDArray[np.float32]) -> None:
+        """Let a convolution give its output channels divided by their widths."""
+        for place, name in enumerate(copy.input[1:], start=1):
+            values = self.made[name] if name in self.made else self.graph.constants[name].astype(np.float32)
+            divided = values / width.reshape(-1, *[1] * (values.ndim - 1))
+            copy.input[place] = self._constant(f"{copy.name}::divided_{place}", divided)
+
     def _constant(self, name: str, value: NDArray[np.floating]) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
+        self.made[name] = np.ascontiguousarray(value, np.float32)
+        self.constants.append(numpy_helper.from_array(self.made[name], name))
         return name

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from compile.equalization import Equalizer, admits_shift
+from compile.equalization import Equalizer, admits_shift, folds_into
 from compile.graph import GraphView
 from compile.observation import Observations, grouped_weight
 from compile.placement import Placement
@@ -55,7 +55,13 @@ class Fit:
 
 
 def fit_tensors(
-    graph: GraphView, placement: Placement, seen: Observations, *, weight_bits: int, equalizing: bool
+    graph: GraphView,
+    placement: Placement,
+    seen: Observations,
+    *,
+    weight_bits: int,
+    equalizing: bool,
+    folding: bool = False,
 ) -> dict[str, Fit]:
     """Choose for every tensor in `placement.ranged_tensors`.
 
@@ -65,14 +71,19 @@ def fit_tensors(
         seen: of the calibration frames.
         weight_bits: see `compile.quantize.weight_grid`.
         equalizing: whether equalizers may be used.
+        folding: those alone that need no operator; see `compile.equalization.folds_into`.
     """
     readers = integer_readers(graph, placement)
     own_pair = {site.tensor for site in placement.sites if site.readers is not None} if equalizing else frozenset()
+    if folding:
+        names = {tensor: [node.name for node in readers.get(tensor, ())] for tensor in own_pair}
+        own_pair = frozenset(tensor for tensor in own_pair if folds_into(graph, tensor, names[tensor]) is not None)
     return {
         tensor: _fit(
             _Tensor.of(graph, tensor, readers.get(tensor, ()), seen, weight_bits),
             signed=placement.rules.signed,
             equalizing=tensor in own_pair,
+            shifting=not folding,
         )
         for tensor in placement.ranged_tensors
     }
@@ -145,11 +156,11 @@ class _Tensor:
         convolutions = all(layer.node.op_type == "Conv" for layer in self.layers)
         return convolutions and not self.unsampled and self.name in self.seen.lows
 
-    def equalizers(self) -> Iterator[Equalizer]:
+    def equalizers(self, *, shifting: bool) -> Iterator[Equalizer]:
         """What may be tried, the identity apart."""
         low, high = self.seen.lows[self.name], self.seen.highs[self.name]
         middles: list[NDArray[np.floating]] = [np.zeros_like(low)]
-        if all(admits_shift(self.graph, layer.node) for layer in self.layers):
+        if shifting and all(admits_shift(self.graph, layer.node) for layer in self.layers):
             middles.append((low + high) / 2)
         weights = self._weight_peaks()
         for middle in middles:
@@ -179,7 +190,7 @@ class _Tensor:
         return peaks_kept
 
 
-def _fit(tensor: _Tensor, *, signed: bool, equalizing: bool) -> Fit:
+def _fit(tensor: _Tensor, *, signed: bool, equalizing: bool, shifting: bool) -> Fit:
     histogram = tensor.seen.histograms[tensor.name]
     if not tensor.layers:
         return Fit(UNREAD_RULE, RANGE_RULES[UNREAD_RULE](histogram), 0.0)
@@ -190,7 +201,7 @@ def _fit(tensor: _Tensor, *, signed: bool, equalizing: bool) -> Fit:
     if not equalizing or not tensor.can_be_equalized:
         return as_it_is
     best = as_it_is
-    for equalizer in tensor.equalizers():
+    for equalizer in tensor.equalizers(shifting=shifting):
         for interval in _equalized_ranges(tensor, equalizer):
             error = tensor.error(activation_grid(interval, signed=signed), equalizer)
             if error < WORTH_EQUALIZING * as_it_is.error and error < (best.equalized_error or np.inf):

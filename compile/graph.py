@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -72,3 +73,16 @@ class GraphView:
     def bytes_of(self, tensor: str) -> int:
         """Memory a float32 activation tensor takes."""
         return 4 * prod(self.shapes[tensor])
+
+
+def operators_of(graph: onnx.GraphProto) -> bytes:
+    """What a graph computes but for its numbers and names: operators, attributes, wiring, shapes of constants."""
+    sides = {tensor.name: [tensor.data_type, *tensor.dims] for tensor in graph.initializer}
+    numbers = {value.name: str(at) for at, value in enumerate(graph.input)}
+    told: list[object] = []
+    for at, node in enumerate(graph.node):
+        read = [sides.get(name) or numbers.get(name, name) for name in node.input]
+        attributes = sorted(attribute.SerializeToString(deterministic=True).hex() for attribute in node.attribute)
+        told.append([node.op_type, read, attributes])
+        numbers.update((name, f"{at}.{place}") for place, name in enumerate(node.output))
+    return json.dumps([told, [numbers.get(value.name, value.name) for value in graph.output]]).encode()

@@ -70,6 +70,7 @@ class CompileOptions:
         reference_output: folder of a float package, to compare with later; None writes none.
         budget_ms: the engine must take no longer, in the median; then the most accurate one that keeps it ships.
         time_limit_s: stop looking for better engines after so long and decide on what was found; None looks on.
+        builder_level: of TensorRT, 0 to 5; None leaves it to the profile.
         cache: folder that keeps what was measured, for the next search; None keeps nothing.
     """
 
@@ -90,6 +91,7 @@ class CompileOptions:
     reference_output: Path | None = None
     budget_ms: float | None = None
     time_limit_s: float | None = None
+    builder_level: int | None = None
     cache: Path | None = None
 
     def __post_init__(self) -> None:
@@ -112,6 +114,8 @@ class CompileOptions:
             value = getattr(self, name)
             if value is not None and not 0 < value < inf:
                 raise ValueError(f"{name}: got {value}, expected more than 0")
+        if self.builder_level is not None and not 0 <= self.builder_level <= 5:
+            raise ValueError(f"builder_level: got {self.builder_level}, expected 0 (fast build) to 5 (fast engine)")
         if self.fuse not in FUSE_CHOICES:
             raise ValueError(f"fuse: got {self.fuse!r}, expected one of {', '.join(FUSE_CHOICES)}")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import JsonValue
 
@@ -11,7 +12,7 @@ from compile.job import Job
 from compile.recipes import Candidate
 from perception.files import sha256_of_bytes
 
-LIBRARIES = ("tollgate", "onnx", "onnxruntime", "numpy", "opencv-python", "av")
+LIBRARIES = ("tollgate", "onnx", "onnxruntime", "numpy", "opencv-python", "opencv-python-headless", "av")
 
 
 def build_entries(job: Job, candidate: Candidate, *, weight_bits: int, fused_input: bool) -> dict[str, JsonValue]:
@@ -37,6 +38,7 @@ def build_entries(job: Job, candidate: Candidate, *, weight_bits: int, fused_inp
         "range_rule": recipe.range_rule if recipe is not None else None,
         "scope": recipe.scope if recipe is not None else None,
         "rounding": recipe.rounding if recipe is not None else None,
+        "equalizes": recipe.equalizes if recipe is not None else None,
         "weight_bits": weight_bits if calibrated else None,
         "kept_float": dict(candidate.kept_float),
         "fused_input": fused_input,
@@ -44,8 +46,17 @@ def build_entries(job: Job, candidate: Candidate, *, weight_bits: int, fused_inp
         "threads": job.threads,
         "python": platform.python_version(),
         "gpu": _gpu(job),
-        "libraries": {name: version(name) for name in LIBRARIES},
+        "libraries": _versions(),
     }
+
+
+def _versions() -> dict[str, JsonValue]:
+    """Of what is installed: OpenCV goes by one of two names, and this project may run from its sources."""
+    found: dict[str, JsonValue] = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _selection(job: Job) -> dict[str, JsonValue]:

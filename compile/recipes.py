@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import onnx
@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from compile.backends.onnxrt import build
 from compile.decide import RowPrecision
-from compile.equalization import equalize, equalized_name
+from compile.equalization import equalize, equalized_name, folds_into
 from compile.fitting import Fit, equalized_readers, fit_tensors, integer_readers
 from compile.graph import GraphView
 from compile.half import allowing_half
@@ -38,6 +38,8 @@ RECONSTRUCTION_BYTES = 1 << 30
 HELD_TENSORS = 6
 """How many of the largest tensor a network holds at its widest cut, twice over, in a rough guess."""
 
+Equalized = Literal["folded", "anywhere"]
+
 NOTHING_KEPT: Mapping[str, str] = MappingProxyType({})
 PER_CHANNEL_OPSET = 13
 
@@ -51,6 +53,8 @@ class Recipe:
         range_rule: name in `compile.ranges.RANGE_RULES`; `FITTED` for the rule that costs each tensor's readers least.
         scope: how far 8 bits reach.
         words: for people.
+        equalizes: tensors where that takes no operator (`folded`), or wherever it helps (`anywhere`), for engines that
+            have it at all.
         rounding: how weights are rounded and biases corrected, layer by layer; None leaves them as they are.
     """
 
@@ -59,6 +63,7 @@ class Recipe:
     scope: Scope
     words: str
     rounding: Rounding | None = None
+    equalizes: Equalized = "anywhere"
 
 
 RECIPES: dict[str, tuple[Recipe, ...]] = {
@@ -74,10 +79,11 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
     ),
     "tensorrt": (
         Recipe("int8-minmax", "minmax", "weighted", "MinMax ranges"),
+        # Equalizers that are operators cost TensorRT a kernel each: faster without, more accurate with them.
+        Recipe("int8-plain", FITTED, "weighted", f"{FITTED_WORDS}, biases corrected", "nearest", "folded"),
+        Recipe("int8-plain-gptq", FITTED, "weighted", f"{FITTED_WORDS}, weights rounded together", "gptq", "folded"),
         Recipe("int8-fitted", FITTED, "weighted", EQUALIZED_WORDS),
-        Recipe(
-            "int8-corrected", FITTED, "weighted", f"{FITTED_WORDS}, channels equalized, biases corrected", "nearest"
-        ),
+        Recipe("int8-corrected", FITTED, "weighted", f"{EQUALIZED_WORDS}, biases corrected", "nearest"),
         Recipe("int8-gptq", FITTED, "weighted", f"{EQUALIZED_WORDS}, weights rounded together", "gptq"),
     ),
 }
@@ -157,7 +163,7 @@ class Quantizer:
     store: Store = field(default_factory=lambda: Store(None))
     _seen: Observations = field(default_factory=Observations)
     _observed: tuple[Recipe, ...] = ()
-    _fits: dict[Scope, dict[str, Fit]] = field(default_factory=dict)
+    _fits: dict[tuple[Scope, Equalized], dict[str, Fit]] = field(default_factory=dict)
 
     def observe(self, recipes: Iterable[Recipe], advance: Callable[[], None] = no_progress) -> None:
         """Run the float network over the calibration frames and note what the recipes need.
@@ -256,7 +262,7 @@ class Quantizer:
 
     def _key(self, recipe: Recipe) -> tuple[JsonValue, ...]:
         """What a recipe's candidates are made of."""
-        made_by = (recipe.range_rule, recipe.scope, recipe.rounding)
+        made_by = (recipe.range_rule, recipe.scope, recipe.rounding, recipe.equalizes)
         return (*self.identity, self.rules.engine_kind, self.weight_bits, self.threads, *made_by)
 
     def _seen_for(self, recipe: Recipe) -> Observations:
@@ -281,6 +287,8 @@ class Quantizer:
             return _Prepared(self.graph, placement, ranges)
         fits = self._fitted(recipe)
         readers = equalized_readers(fits, integer_readers(self.graph, placement))
+        if recipe.equalizes == "folded":
+            readers = {name: nodes for name, nodes in readers.items() if folds_into(self.graph, name, nodes)}
         equalizers = {name: fit.equalizer for name, fit in fits.items() if name in readers and fit.equalizer}
         graph = GraphView.of(equalize(self.graph, equalizers, readers)) if equalizers else self.graph
         placed = place(graph, self.rules, scope=recipe.scope, keep_float={**kept, **self.keep_float})
@@ -293,15 +301,17 @@ class Quantizer:
         return place(self.graph, self.rules, scope=scope, keep_float=NOTHING_KEPT)
 
     def _fitted(self, recipe: Recipe) -> dict[str, Fit]:
-        if recipe.scope not in self._fits:
-            self._fits[recipe.scope] = fit_tensors(
+        key = recipe.scope, recipe.equalizes
+        if key not in self._fits:
+            self._fits[key] = fit_tensors(
                 self.graph,
                 self._whole(recipe.scope),
                 self._seen_for(recipe),
                 weight_bits=self.weight_bits,
                 equalizing=self.rules.equalizes,
+                folding=recipe.equalizes == "folded",
             )
-        return self._fits[recipe.scope]
+        return self._fits[key]
 
     def _reconstructed(self, recipe: Recipe, prepared: _Prepared) -> Mapping[str, IntegerWeights]:
         if recipe.rounding is None:
@@ -328,11 +338,11 @@ def usable_recipes(quantizer: Quantizer, engine_kind: str) -> tuple[Recipe, ...]
     opset = next(entry.version for entry in quantizer.graph.model.opset_import if entry.domain in ("", "ai.onnx"))
     if opset < PER_CHANNEL_OPSET:
         return ()
-    found: dict[tuple[str, Rounding | None, tuple[str, ...]], Recipe] = {}
+    found: dict[tuple[str, Rounding | None, Equalized, tuple[str, ...]], Recipe] = {}
     for recipe in RECIPES[engine_kind]:
         nodes = quantizer.placement(recipe).integer_nodes
         if nodes:
-            found.setdefault((recipe.range_rule, recipe.rounding, nodes), recipe)
+            found.setdefault((recipe.range_rule, recipe.rounding, recipe.equalizes, nodes), recipe)
     return tuple(found.values())
 
 

@@ -52,7 +52,8 @@ def rebuild(model_path: Path, *, spec: ModelSpec, manifest: Manifest, calibratio
             weight_bits=made["weight_bits"],
             threads=made["threads"],
         )
-        recipe = Recipe(made["candidate"], made["range_rule"], made["scope"], "replayed", made.get("rounding"))
+        how = made["range_rule"], made["scope"], "replayed", made.get("rounding"), made.get("equalizes", "anywhere")
+        recipe = Recipe(made["candidate"], *how)
         quantizer.observe([recipe])
         model = quantizer.candidate(recipe).model
     return build(fuse_input(model, spec.picture)[0] if made["fused_input"] else model)

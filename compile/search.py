@@ -13,17 +13,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from compile.contest import (
     Contest,
     grade,
-    one_feed,
     open_exams,
     time_them,
     try_out,
 )
 from compile.effects import task_effects
 from compile.job import Job
-from compile.layers import times_of_nodes
-from compile.recipes import Candidate, Quantizer, Recipe, usable_recipes
+from compile.plans import (
+    build_first,
+    by_promise,
+    estimate,
+    fastest_float,
+    keep_what_does_not_pay,
+    layer_times,
+    timed_like,
+)
+from compile.recipes import Quantizer, Recipe, usable_recipes
 from compile.target import Target
-from perception.files import sha256_of_bytes
 
 HOPELESSLY_SLOW = 1.1
 """Times as long as float, at the near end of its interval: keeping layers float moves it towards float, not past it."""
@@ -32,9 +38,14 @@ MOST_FLOAT = 0.5
 """Share of multiply-adds in float beyond which giving back goes no further where nothing is timed."""
 
 MOST_FINALISTS = 5
+MOST_BUILT = 3
+"""Finalists where each must be built for minutes."""
+
 REFINEMENTS = 2
 NEARLY_AS_GOOD = 1.5
 """A recipe whose drift is at most so many times the best one's is tried beside it when layers are given back."""
+
+OUT_OF_TIME = "the time limit ended the search before every layer's turn"
 
 LEAST_SAVED = 0.02
 """Share of the mean layer's saving that every layer is taken to save at least."""
@@ -56,18 +67,25 @@ def search(job: Job, quantizer: Quantizer, target: Target) -> Contest:
     half = quantizer.rules.half and _wants(job, "fp16")
     if recipes or half or job.options.labels is not None:
         open_exams(contest, searching=bool(recipes or half))
-    if recipes:
-        _try_whole(contest, recipes)
     if half:
         try_out(contest, [quantizer.half_candidate()])
-    time_them(contest, list(contest.candidates))
+    build_first(contest)
+    if recipes:
+        _try_whole(contest, recipes)
+    contest.reserved_s = 0.0
+    time_them(contest, by_promise(contest))
+    if contest.target.build_seconds is not None:
+        keep_what_does_not_pay(contest)
     for scope in dict.fromkeys(recipe.scope for recipe in recipes):
         _give_back(contest, [recipe for recipe in recipes if recipe.scope == scope])
-    time_them(contest, list(contest.candidates))
+    if contest.target.build_seconds is None:
+        time_them(contest, list(contest.candidates))
+    else:
+        estimate(contest)
     if recipes or half:
-        finalists = _finalists(contest, [recipe.name for recipe in recipes[:1]])
+        finalists = contest.affordable(_finalists(contest, [recipe.name for recipe in recipes[:1]]))
         time_them(contest, finalists, again=True)
-        grade(contest, finalists)
+        grade(contest, [name for name in finalists if not contest.failed(name)])
     return contest
 
 
@@ -98,6 +116,9 @@ def _give_back(contest: Contest, recipes: Sequence[Recipe]) -> None:
     )
     if not tried or contest.passes(tried[0].name) or _is_hopelessly_slow(contest, tried[0].name):
         return
+    if contest.is_out_of_time:
+        contest.notes.append(OUT_OF_TIME)
+        return
     best = tried[0]
     within = NEARLY_AS_GOOD * contest.trials[best.name].apart
     team = [recipe for recipe in tried[:2] if contest.trials[recipe.name].apart <= within]
@@ -105,7 +126,7 @@ def _give_back(contest: Contest, recipes: Sequence[Recipe]) -> None:
     failed = 0
     for count in _rungs(contest, order):
         if contest.is_out_of_time:
-            contest.notes.append("the time limit ended the search before every layer's turn")
+            contest.notes.append(OUT_OF_TIME)
             return
         if _try_kept(contest, team, order[:count]):
             _refine(contest, team, order, between=(failed, count))
@@ -174,35 +195,33 @@ def _saved(contest: Contest, name: str, layers: Sequence[str]) -> Mapping[str, f
     """What each layer saves in 8 bits: microseconds on the target, else multiply-adds."""
     if not contest.target.is_timed:
         return {layer: float(contest.macs.get(layer, 0)) for layer in layers}
-    before, after = layer_times(contest, contest.reference), layer_times(contest, contest.candidates[name])
+    candidate = timed_like(contest, contest.candidates[name])
+    if not contest.can_build(candidate.name):
+        return {layer: float(contest.macs.get(layer, 0)) for layer in layers}
+    before, after = layer_times(contest, fastest_float(contest)), layer_times(contest, candidate)
     return {layer: before.get(layer, 0.0) - after.get(layer, 0.0) for layer in layers}
-
-
-def layer_times(contest: Contest, candidate: Candidate) -> dict[str, float]:
-    """Weighted layer → microseconds a run in a candidate, what was fused with it included."""
-    job = contest.job
-    key = ("layer times", sha256_of_bytes(candidate.content), job.threads, job.machine.cpu.model)
-
-    def measured() -> dict[str, float]:
-        return times_of_nodes(contest.target.node_times(candidate.content, one_feed(job)), contest.quantizer.graph)
-
-    found = job.store.document(key, lambda: dict(measured()))
-    return {str(name): float(str(value)) for name, value in dict(found).items()}  # type: ignore[arg-type]
 
 
 def _is_hopelessly_slow(contest: Contest, name: str) -> bool:
     timed = contest.latencies.get(name)
-    slow = contest.job.options.precision == "auto" and timed is not None and timed.ratio.low > HOPELESSLY_SLOW
+    most = HOPELESSLY_SLOW * contest.cost(fastest_float(contest).name)
+    slow = contest.job.options.precision == "auto" and timed is not None and timed.ratio.low > most
     if slow:
         contest.notes.append(f"{name} is slower than float: giving layers back would not make it faster")
     return slow
 
 
 def _finalists(contest: Contest, naive: Sequence[str]) -> list[str]:
-    """Naive INT8, whose price is always told; the cheapest that pass; and always the most accurate of all."""
+    """Naive INT8, whose price is told unless it must be built for that; the cheapest that pass; and the most accurate.
+
+    Where engines must be built, they are few, and float in half precision is one of them anyhow.
+    """
+    builds = contest.target.build_seconds is not None
+    most = MOST_BUILT if builds else MOST_FINALISTS
+    naive = [name for name in naive if not contest.target.preparing_s(contest.candidates[name].content)]
     passing = sorted(
         (name for name in contest.trials if name != contest.reference.name and contest.passes(name)), key=contest.cost
     )
     accurate = sorted(contest.front(), key=lambda name: contest.trials[name].apart)
-    chosen = list(dict.fromkeys((*passing[: MOST_FINALISTS - 1], *accurate, *passing)))[:MOST_FINALISTS]
-    return list(dict.fromkeys((*naive, *chosen)))
+    chosen = list(dict.fromkeys((*passing[: most - 1], *accurate, *passing)))[:most]
+    return list(dict.fromkeys((*chosen, *naive) if builds else (*naive, *chosen)))

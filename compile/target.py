@@ -24,6 +24,12 @@ class Target(Protocol):
         """Whether this is the machine: else a search counts multiply-adds in the place of time."""
 
     @property
+    def build_seconds(self) -> tuple[float, ...] | None:
+        """How long each build so far took, where an engine must be built for minutes: then a search builds few, and
+        reckons the others' time from theirs. None where engines open at once.
+        """
+
+    @property
     def engine_file(self) -> str:
         """Name of the engine in its package."""
 
@@ -47,6 +53,11 @@ class Target(Protocol):
 
     def timed_as(self, content: bytes) -> str:
         """Engines of one name take the same time, so that one of them is timed for all."""
+
+    def preparing_s(self, content: bytes) -> float:
+        """How long it takes until `opened` has an engine, where that is a build of minutes; 0 where it is not, or was
+        built before.
+        """
 
     def node_times(self, content: bytes, feeds: Tensors) -> list[NodeTime]:
         """Where the time of one inference goes.
@@ -76,6 +87,7 @@ class OnnxRuntimeTarget:
 
     threads: int
     is_timed: bool = True
+    build_seconds: tuple[float, ...] | None = None
     engine_file: str = ENGINE_FILE
 
     @property
@@ -94,6 +106,10 @@ class OnnxRuntimeTarget:
     def timed_as(self, content: bytes) -> str:
         """See `Target`."""
         return sha256_of_bytes(content)
+
+    def preparing_s(self, content: bytes) -> float:
+        """See `Target`."""
+        return 0.0
 
     def node_times(self, content: bytes, feeds: Tensors) -> list[NodeTime]:
         """See `Target`."""

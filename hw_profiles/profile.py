@@ -197,10 +197,12 @@ class TensorRTBuild(Strict):
         runs_on: `gpu`, or the deep learning accelerator that runs what it can and leaves the rest to the GPU.
         opens_on: where a plan opens beside the TensorRT and the GPU it was built with: `newer_tensorrt` makes it carry
             code for the host, `other_gpus` (from Ampere on) costs some of its speed.
+        level: how long the builder looks for fast kernels, 0 (seconds) to 5; absent: 3, as TensorRT itself.
     """
 
     runs_on: Literal["gpu", "dla0", "dla1"] = "gpu"
     opens_on: tuple[Literal["newer_tensorrt", "other_gpus"], ...] = Field(default=(), strict=False)
+    level: int | None = Field(default=None, ge=0, le=5)
     source: str = Field(min_length=1)
 
     @property

@@ -9,7 +9,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -105,9 +105,16 @@ def _overview() -> argparse.ArgumentParser:
         epilog="verbs:\n" + "\n".join(f"  {name:<10}{verb.summary}" for name, verb in VERBS.items()) + f"\n\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"tollgate {version('tollgate')}")
+    parser.add_argument("--version", action="version", version=f"tollgate {_own_version()}")
     parser.add_argument("verb", choices=list(VERBS), metavar="VERB", help="what to do; tollgate VERB --help teaches it")
     return parser
+
+
+def _own_version() -> str:
+    try:
+        return version("tollgate")
+    except PackageNotFoundError:
+        return "as its sources, not installed"
 
 
 def _load(name: str, verb: Verb) -> VerbModule:

@@ -98,15 +98,19 @@ class EnginePackage:
         return self.manifest.files[self.manifest.engine.file].sha256
 
     def document(self, name: str) -> JsonValue:
-        """A JSON file of the package, compared with its digest again.
+        """A JSON file of the package; see `content`."""
+        content: JsonValue = json.loads(self.content(name))
+        return content
+
+    def content(self, name: str) -> bytes:
+        """A file of the package, compared with its digest again.
 
         Raises:
             PackageError: no such file, or it changed since the package was opened.
         """
         if name not in self.manifest.files:
             raise PackageError(f"{self.folder}: has no {name}; it holds {', '.join(sorted(self.manifest.files))}")
-        content: JsonValue = json.loads(_verified_bytes(self.folder, name, self.manifest.files[name]))
-        return content
+        return _verified_bytes(self.folder, name, self.manifest.files[name])
 
 
 def write_package(

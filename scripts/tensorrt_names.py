@@ -27,7 +27,7 @@ RECORD = ROOT / "tests" / "compile" / "backends" / "bindings.json"
 
 # What TensorRT gave the variables of each source; all that hangs on them is a name of that class.
 SOURCES: dict[str, dict[str, str]] = {
-    "compile/backends/tensorrt_jobs.py": {
+    "perception/engines/tensorrt_jobs.py": {
         "builder": "Builder",
         "network": "INetworkDefinition",
         "parser": "OnnxParser",
@@ -37,11 +37,6 @@ SOURCES: dict[str, dict[str, str]] = {
         "layer": "ILayer",
         "layer.type": "LayerType",
         "severity": "ILogger.Severity",
-    },
-    "perception/engines/tensorrt_build.py": {
-        "builder": "Builder",
-        "parser": "OnnxParser",
-        "config": "IBuilderConfig",
     },
     "perception/engines/tensorrt.py": {
         "runtime": "Runtime",

@@ -6,9 +6,11 @@ Trials of the search, of which there are many, run on the same grids in ONNX Run
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -17,23 +19,21 @@ from numpy.typing import NDArray
 from rich.markup import escape
 
 from compile.backends.onnxrt import NodeTime, opened
-from compile.backends.tensorrt import (
-    ENGINE_FILE,
-    BuildOptions,
-    answers_in_fresh_process,
-    build,
-    installed,
-    layer_times,
-    options_for,
-)
+from compile.backends.tensorrt import answers_in_fresh_process, build, for_a_rebuild, layer_times, options_for
+from compile.graph import operators_of
 from compile.half import allows_half
 from compile.job import Job
-from compile.store import Store
+from compile.store import Key, Store
 from hw_profiles.machine import Gpu
 from perception.engines.engine import Engine, Tensors
+from perception.engines.tensorrt_build import ENGINE_FILE, BuildOptions
+from perception.engines.trt_versions import installed
 from perception.errors import EngineError, ProfileError
 from perception.files import json_bytes, sha256_of_bytes
 from perception.terminal import Terminal
+
+FIRST_BUILD_S = 90.0
+"""What a build is taken to last before there was one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class TensorRtTarget:
         options: of every build; FP16 is allowed where a model says so.
         store: keeps plans between searches.
         terminal: where builds show their progress.
+        timings: folder of timing caches; None keeps none.
+        built: seconds of every build so far; plans that were kept are none.
     """
 
     gpu: Gpu
@@ -55,6 +57,8 @@ class TensorRtTarget:
     terminal: Terminal
     engine_file: str = ENGINE_FILE
     is_timed: bool = True
+    timings: Path | None = None
+    built: list[float] = field(default_factory=list)
     _plans: dict[str, bytes] = field(default_factory=dict)
 
     @classmethod
@@ -68,10 +72,17 @@ class TensorRtTarget:
         installed()
         if job.machine.gpu is None:
             raise ProfileError(f"profile {job.profile.name}: this machine has no NVIDIA GPU to build for; run it there")
+        options = options_for(job.profile, half=False)
+        if job.options.builder_level is not None:
+            options = replace(options, level=job.options.builder_level)
         folder = job.store.folder
         timings = None if folder is None else folder / "tensorrt"
-        options = options_for(job.profile, half=False, cache_folder=timings)
-        return cls(job.machine.gpu, job.threads, options, job.store, job.terminal)
+        return cls(job.machine.gpu, job.threads, options, job.store, job.terminal, timings=timings)
+
+    @property
+    def build_seconds(self) -> tuple[float, ...]:
+        """See `Target`."""
+        return tuple(self.built)
 
     @property
     def requires(self) -> dict[str, str]:
@@ -91,8 +102,13 @@ class TensorRtTarget:
     def timed_as(self, content: bytes) -> str:
         """See `Target`: two engines of the same operators take the same time, whatever their numbers are."""
         model = onnx.load_model_from_string(content)
-        operators = b"".join(node.SerializeToString(deterministic=True) for node in model.graph.node)
-        return sha256_of_bytes(operators + bytes([allows_half(model)]))
+        return sha256_of_bytes(operators_of(model.graph) + bytes([allows_half(model)]))
+
+    def preparing_s(self, content: bytes) -> float:
+        """See `Target`: as long as the longest build so far."""
+        if sha256_of_bytes(content) in self._plans or self.store.holds(self._key(content)):
+            return 0.0
+        return max(self.built, default=FIRST_BUILD_S)
 
     def node_times(self, content: bytes, feeds: Tensors) -> list[NodeTime]:
         """See `Target`: a layer's time counts for the first node it was fused from."""
@@ -110,15 +126,12 @@ class TensorRtTarget:
         """See `Target`: the plan, built at the first asking and kept."""
         digest = sha256_of_bytes(content)
         if digest not in self._plans:
-            options = replace(self.options, half=allows_half(onnx.load_model_from_string(content)))
-            told = {name: value for name, value in asdict(options).items() if name != "cache_folder"}
-            made_of = (json_bytes(told).decode(), self.gpu.name, self.gpu.driver or "", installed().version)
-            self._plans[digest] = self.store.content(("plan", digest, *made_of), lambda: self._built(content, options))
+            self._plans[digest] = self.store.content(self._key(content), lambda: self._built(content))
         return self._plans[digest]
 
     def beside(self, content: bytes) -> Mapping[str, bytes]:
         """See `Target`: the network the plan was built from, for a rebuild elsewhere."""
-        return {"model.onnx": content}
+        return for_a_rebuild(onnx.load_model_from_string(content), self._options(content))
 
     def proof(self, content: bytes, feeds: Tensors) -> dict[str, float]:
         """See `Target`: the plan's answers in a process of its own, against the same grids in ONNX Runtime.
@@ -131,15 +144,28 @@ class TensorRtTarget:
             expected = engine.infer(feeds)
             return {name: _signal_to_noise_db(name, expected[name], answer[0]) for name, answer in answers.items()}
 
-    def _built(self, content: bytes, options: BuildOptions) -> bytes:
-        with self.terminal.progress("building a TensorRT plan", None) as step:
+    def _options(self, content: bytes) -> BuildOptions:
+        return replace(self.options, half=allows_half(onnx.load_model_from_string(content)))
+
+    def _key(self, content: bytes) -> Key:
+        """What a plan depends on."""
+        options = json_bytes(asdict(self._options(content))).decode()
+        return ("plan", sha256_of_bytes(content), options, self.gpu.name, self.gpu.driver or "", installed().version)
+
+    def _built(self, content: bytes) -> bytes:
+        options, number, started_s = self._options(content), len(self.built) + 1, time.monotonic()
+        with self.terminal.progress(f"building TensorRT plan {number}", None) as step:
 
             def told(words: str) -> None:
                 step()
                 if options.dla_core is not None:
                     self.terminal.say(escape(words))
 
-            return build(onnx.load_model_from_string(content), options, device=self.gpu.name, advance=told)
+            model = onnx.load_model_from_string(content)
+            plan = build(model, options, device=self.gpu.name, advance=told, cache_folder=self.timings)
+        self.built.append(time.monotonic() - started_s)
+        self.terminal.say(f"plan {number}: {len(plan) / 1e6:.1f} MB in {self.built[-1]:.0f} s")
+        return plan
 
 
 @contextmanager

@@ -46,7 +46,12 @@ def render(report: CompileReport, name: str) -> bytes:
 
 def verdict_of(report: CompileReport) -> str:
     """What ships, in a word or two."""
-    words = {"fp32": "Float ships", "int8": "INT8 ships", "mixed": "INT8 ships, some layers in float"}
+    words = {
+        "fp32": "Float ships",
+        "fp16": "FP16 ships",
+        "int8": "INT8 ships",
+        "mixed": "INT8 ships, some layers in float",
+    }
     return "Nothing ships" if report.chosen is None else words[report.chosen.precision]
 
 

@@ -143,6 +143,12 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
         help="stop looking for better engines after so long and decide on what was found",
     )
     parser.add_argument(
+        "--builder-level",
+        type=int,
+        metavar="N",
+        help="how long TensorRT looks for fast kernels, 0 to 5 (default: the profile's, else 3)",
+    )
+    parser.add_argument(
         "--cache",
         type=Path,
         default=default_folder(),

@@ -5,9 +5,6 @@ What a builder makes was gated nowhere: it runs only after the smoke run measure
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +14,7 @@ from pydantic import JsonValue
 
 from hw_profiles.machine import Machine, read_machine
 from perception.agent.index import OnDeviceBuild
+from perception.engines.tensorrt_build import ENGINE_FILE, build_here
 from perception.errors import EngineError
 from perception.files import cannot_write
 from perception.package import EngineEntry, EnginePackage, write_package
@@ -31,12 +29,12 @@ class Builder:
 
     Attributes:
         file: name of the engine's file.
-        build: model bytes, options, CPU threads, a folder to work in → engine bytes.
+        build: the released package, options, a folder to work in → engine bytes.
         requires: what must stay as it is for the engine to open again.
     """
 
     file: str
-    build: Callable[[bytes, Options, int, Path], bytes]
+    build: Callable[[EnginePackage, Options, Path], bytes]
     requires: Callable[[Machine], dict[str, str]]
 
 
@@ -44,13 +42,14 @@ def build_on_device(released: EnginePackage, wanted: OnDeviceBuild, folder: Path
     """Make the package that this vehicle runs from the one that was released.
 
     Args:
-        released: verified; its engine file is the portable model.
+        released: verified; its engine is the portable model, or the networks for TensorRT lie beside it.
         wanted: which builder, with which options.
         folder: the new package.
         work: a folder for what lies about meanwhile.
 
     Raises:
         EngineError: unknown builder, missing library, or the builder fails.
+        PackageError: the package does not carry what the builder needs.
         OutputError: the disk is full.
     """
     if wanted.kind not in BUILDERS:
@@ -58,7 +57,7 @@ def build_on_device(released: EnginePackage, wanted: OnDeviceBuild, folder: Path
     builder = BUILDERS[wanted.kind]
     try:
         work.mkdir(exist_ok=True)
-        engine = builder.build(released.engine_bytes, wanted.options, threads_of(released.profile), work)
+        engine = builder.build(released, wanted.options, work)
     except OSError as error:
         raise cannot_write(work, error) from error
     kept = {
@@ -81,24 +80,17 @@ def build_on_device(released: EnginePackage, wanted: OnDeviceBuild, folder: Path
     return write_package(folder, {**kept, builder.file: engine}, name=released.manifest.name, engine=entry, build=build)
 
 
-def _onnxrt(model: bytes, options: Options, threads: int, work: Path) -> bytes:
+def _onnxrt(released: EnginePackage, options: Options, work: Path) -> bytes:
     """ONNX Runtime's own optimizations for the CPU it runs on, written out once."""
     from perception.engines.onnxrt import optimised_for_this_cpu
 
-    return optimised_for_this_cpu(model, work / "optimised.onnx", threads=threads)
+    threads = threads_of(released.profile)
+    return optimised_for_this_cpu(released.engine_bytes, work / "optimised.onnx", threads=threads)
 
 
-def _tensorrt(model: bytes, options: Options, threads: int, work: Path) -> bytes:
+def _tensorrt(released: EnginePackage, options: Options, work: Path) -> bytes:
     """TensorRT's builder, in a process of its own: an assertion of it ends the process it happens in."""
-    (work / "model.onnx").write_bytes(model)
-    (work / "options.json").write_text(json.dumps(dict(options)))
-    command = [sys.executable, "-m", "perception.engines.tensorrt_build", str(work)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    plan = work / "engine.plan"
-    if done.returncode or not plan.exists():
-        last = (done.stderr.strip() or done.stdout.strip() or "it said nothing").splitlines()[-1]
-        raise EngineError(f"TensorRT builds no engine on this device (exit status {done.returncode}): {last}")
-    return plan.read_bytes()
+    return build_here(released.content, work, options)
 
 
 def _requires_onnxrt(machine: Machine) -> dict[str, str]:
@@ -112,5 +104,5 @@ def _requires_tensorrt(machine: Machine) -> dict[str, str]:
 
 BUILDERS: dict[str, Builder] = {
     "onnxrt": Builder("engine.onnx", _onnxrt, _requires_onnxrt),
-    "tensorrt": Builder("engine.plan", _tensorrt, _requires_tensorrt),
+    "tensorrt": Builder(ENGINE_FILE, _tensorrt, _requires_tensorrt),
 }

@@ -1,4 +1,4 @@
-"""What differs between the TensorRT releases this project builds and runs on: 8.5 to 11. Imports nothing.
+"""What differs between the TensorRT releases this project builds and runs on: 8.5 to 11. Imports no TensorRT.
 
 Name-based inputs and outputs (`set_tensor_address`, `execute_async_v3`) and pool limits exist in all of them. The rest
 is decided here, once, from the version string; names are compared with the bindings
@@ -8,12 +8,17 @@ published for 8.6, 10.3, 10.16 and 11.4 by `tests/compile/backends/test_bindings
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from hw_profiles.profile import version_key
 from perception.errors import EngineError
 
 OLDEST, BELOW = "8.5", "12"
+
+Form = Literal["as_it_is", "float_weights", "half_types"]
+FORMS: tuple[Form, ...] = ("as_it_is", "float_weights", "half_types")
+"""How a network is written: with integer weights, with float ones behind a QuantizeLinear, with FP16 in its types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +52,44 @@ class Traits:
             return ()
         return (*(("FP16",) if half else ()), *(("INT8",) if quantized else ()))
 
+    def form(self, *, half: bool) -> Form:
+        """How a network must be written that may compute in FP16, or not."""
+        if not self.integer_weights:
+            return "float_weights"
+        return "half_types" if half and self.precision == "typed" else "as_it_is"
 
-def traits_of(version: str) -> Traits:
+
+def installed() -> Traits:
+    """The traits of the TensorRT on this machine.
+
+    Raises:
+        EngineError: none, or a release this project does not know.
+    """
+    for name in ("tensorrt", "tensorrt_bindings", "tensorrt-cu12-bindings", "tensorrt-cu13-bindings"):
+        try:
+            return traits_of(version(name))
+        except PackageNotFoundError:
+            continue
+    raise EngineError("TensorRT is not installed; on a Jetson it comes with JetPack: sudo apt install nvidia-jetpack")
+
+
+def traits_of(tensorrt_version: str) -> Traits:
     """The traits of a release.
 
     Args:
-        version: such as `8.6.0` or `10.16.1.11`.
+        tensorrt_version: such as `8.6.0` or `10.16.1.11`.
 
     Raises:
         EngineError: a release this project does not know.
     """
-    key = version_key(version)
+    key = version_key(tensorrt_version)
     if not version_key(OLDEST) <= key < version_key(BELOW):
         raise EngineError(
-            f"TensorRT {version}: expected {OLDEST} or newer, below {BELOW}; install one of those releases"
+            f"TensorRT {tensorrt_version}: expected {OLDEST} or newer, below {BELOW}; install one of those releases"
         )
     typed = key >= (11,)
     return Traits(
-        version=version,
+        version=tensorrt_version,
         precision="typed" if typed else "flag",
         network_flags=("STRONGLY_TYPED",) if typed else ("EXPLICIT_BATCH",) if key < (10,) else (),
         reports_progress=key >= (10,),

@@ -18,14 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scripts.tensorrt_bench.book import Book, gpu_state
-from scripts.tensorrt_bench.builds import build_all
-from scripts.tensorrt_bench.cases import PRECISIONS, Case, cases_in
-from scripts.tensorrt_bench.drive import overlapped, traced
-from scripts.tensorrt_bench.latency import frame_to_detections, loading, plans_compared, six_cameras
-from scripts.tensorrt_bench.parity import kernel_parity
-from scripts.tensorrt_bench.pictures import through_everything
+from scripts.tensorrt_bench.builds import CACHE, Building, build_all
+from scripts.tensorrt_bench.cases import COMPATIBLE, PRECISIONS, Case, cases_in
+from scripts.tensorrt_bench.compiled import compiled
 
-STEPS = ("parity", "build", "compare", "pictures", "latency", "cameras", "loading", "drive")
+ALL_PLANS = (*PRECISIONS, COMPATIBLE)
+STEPS = ("parity", "compile", "build", "compare", "pictures", "latency", "cameras", "loading", "drive", "lean")
 
 
 def main() -> int:
@@ -58,27 +56,48 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for results")
     parser.add_argument("--main", required=True, help="name of the model whose frames are timed")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, help="what to do")
+    parser.add_argument(
+        "--plans-of-main",
+        nargs="*",
+        choices=ALL_PLANS,
+        default=PRECISIONS,
+        help="its plans, in the order to build them",
+    )
     parser.add_argument("--others", nargs="*", choices=PRECISIONS, default=PRECISIONS, help="plans of the other models")
     parser.add_argument("--level", type=int, default=2, help="builder level, 0 to 5")
-    parser.add_argument("--build-s", type=float, default=300.0, help="give up builds after so long, the main one's not")
-    parser.add_argument("--at-once", type=int, default=6, help="builders at once")
+    parser.add_argument("--build-s", type=float, default=300.0, help="end builds after so long; another call goes on")
+    parser.add_argument("--compile-s", type=float, default=240.0, help="time limit of the step compile's search")
+    parser.add_argument("--lean", type=Path, help="folder with the lean runtime of a newer TensorRT, for the step lean")
     parser.add_argument("--samples", type=int, default=100_000, help="frames of the main row")
     parser.add_argument("--latency-s", type=float, default=600.0, help="end the main row early after so long")
     return parser.parse_args()
 
 
 def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case: Case) -> dict[str, Callable[[], None]]:
-    """What each step does."""
+    """What each step does; those that run on the GPU in this process import its libraries when their turn comes."""
     ordered = [main_case, *(case for case in cases if case is not main_case)]
-    wanted = [(main_case, precision) for precision in PRECISIONS]
+    wanted = [(main_case, precision) for precision in options.plans_of_main]
     wanted += [(case, precision) for precision in options.others for case in ordered[1:]]
     wanted = [(case, precision) for case, precision in wanted if case.model(precision).is_file()]
+    how = Building(options.level, options.build_s, options.plans / CACHE)
     clips = sorted(options.models.glob("*.mp4"))
 
-    def build() -> None:
-        build_all(wanted, book, level=options.level, deadline_s=options.build_s, at_once=options.at_once)
+    def parity() -> None:
+        from scripts.tensorrt_bench.parity import kernel_parity
+
+        kernel_parity(book)
+
+    def lean() -> None:
+        from scripts.tensorrt_bench.lean import run_in_lean_runtime
+
+        if options.lean is None:
+            raise ValueError("step lean: got no folder of the runtime; give --lean")
+        build_all([(main_case, COMPATIBLE)], book, how)
+        run_in_lean_runtime(main_case, book, options.lean)
 
     def compare() -> None:
+        from scripts.tensorrt_bench.latency import plans_compared
+
         for case in ordered:
             if case.built():
                 best = plans_compared(case, book)
@@ -87,27 +106,46 @@ def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case:
     def best() -> str:
         return (options.plans / f"{main_case.name}.best").read_text()
 
+    def latency() -> None:
+        from scripts.tensorrt_bench.latency import frame_to_detections
+
+        frame_to_detections(main_case, best(), book, samples=options.samples, limit_s=options.latency_s)
+
+    def cameras() -> None:
+        from scripts.tensorrt_bench.latency import six_cameras
+
+        six_cameras(main_case, best(), book, rounds=max(1, options.samples // 4000))
+
+    def load() -> None:
+        from scripts.tensorrt_bench.latency import loading
+
+        loading(main_case, best(), book)
+
     def drive() -> None:
+        from scripts.tensorrt_bench.drive import overlapped, traced
+
         for clip in clips:
             overlapped(main_case, best(), clip, book)
         traced(main_case, best(), clips[0], book)
 
     def pictures() -> None:
+        from scripts.tensorrt_bench.pictures import through_everything
+
         for case in ordered:
             if case.built():
                 through_everything(case, book)
 
     return {
-        "parity": lambda: kernel_parity(book),
-        "build": build,
+        "parity": parity,
+        "compile": lambda: compiled(main_case, book, how, limit_s=options.compile_s),
+        "build": lambda: build_all(wanted, book, how),
         "compare": compare,
-        "latency": lambda: frame_to_detections(
-            main_case, best(), book, samples=options.samples, limit_s=options.latency_s
-        ),
-        "cameras": lambda: six_cameras(main_case, best(), book, rounds=max(1, options.samples // 4000)),
         "pictures": pictures,
-        "loading": lambda: loading(main_case, best(), book),
+        "latency": latency,
+        "cameras": cameras,
+        "loading": load,
         "drive": drive,
+        "lean": lean,
     }
 
 

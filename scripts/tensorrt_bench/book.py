@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import tensorrt as trt
 
+from perception.engines.trt_versions import installed
 from perception.latency import LatencyRecorder
 
 COMMAND = "python -m scripts.tensorrt_bench"
@@ -60,7 +60,7 @@ def conditions() -> dict[str, str]:
         "date": datetime.now(timezone.utc).date().isoformat(),
         "gpu and driver": _asked("name,driver_version"),
         "clocks, power, temperature, state": gpu_state(),
-        "tensorrt": trt.__version__,
+        "tensorrt": installed().version,
         "python": sys.version.split()[0],
         "opencv": cv2.__version__,
         "cpu cores": str(os.cpu_count()),

@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 
 from perception.model_spec import ModelSpec
 
-PRECISIONS = ("fp32", "fp16", "int8", "int8-minmax")
-_OF_FLOAT = ("fp32", "fp16")
+FP16, COMPATIBLE = "fp16", "fp16-compatible"
+PRECISIONS = (FP16, "fp32", "int8", "int8-equalized", "int8-minmax")
+"""What is compared, the most important first: it is built in this order. INT8 is as the compiler makes it, without
+operators of its own; equalized, they stand where they help the accuracy.
+"""
+
+_OF_FLOAT = ("fp32", FP16, COMPATIBLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,8 @@ def cases_in(folder: Path, plans: Path) -> list[Case]:
     """Every model of the folder; pictures lie in `frames` for detectors and in `frames_segmentation`."""
     found = []
     for path in sorted(folder.glob("*.yaml")):
+        if not path.with_suffix(".onnx").is_file():
+            continue
         task = ModelSpec.load(path).task
         pictures = folder / ("frames" if task == "detection" else "frames_segmentation")
         found.append(Case(path.stem, folder, pictures, plans))

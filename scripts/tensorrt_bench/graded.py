@@ -1,12 +1,13 @@
 """Hold what the GPU said of the labelled pictures against their labels, and file all claims under docs/results.
 
-python -m scripts.tensorrt_bench.graded OUT
+python -m scripts.tensorrt_bench.graded OUT [OUT ...]      (of several calls of the benchmark: a later row counts)
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,18 @@ COMMAND = "python -m scripts.tensorrt_bench.graded OUT"
 WORST_AP_CHANGE, LEAST_AGREEMENT = 0.005, 0.995
 
 
-def main(out: Path) -> None:
-    """Add rows to OUT/tensorrt.json's and write docs/results/tensorrt.json."""
-    claims = json.loads((out / "tensorrt.json").read_text())
-    for path in sorted(out.glob("*.json")):
-        spec_path = ROOT / "tests" / "specs" / f"{path.stem}.yaml"
-        if spec_path.is_file():
-            claims["rows"] += rows_of(path, ModelSpec.load(spec_path))
+def main(outs: Sequence[Path]) -> None:
+    """Add rows to those of every OUT/tensorrt.json and write docs/results/tensorrt.json."""
+    claims: dict[str, Any] = {"conditions": {}, "rows": []}
+    for out in outs:
+        found = json.loads((out / "tensorrt.json").read_text())
+        claims["conditions"] |= found["conditions"]
+        claims["rows"] += found["rows"]
+        for path in sorted(out.glob("*.json")):
+            spec_path = ROOT / "tests" / "specs" / f"{path.stem}.yaml"
+            if spec_path.is_file():
+                claims["rows"] += rows_of(path, ModelSpec.load(spec_path))
+    claims["rows"] = list({row["id"]: row for row in claims["rows"]}.values())
     write_atomically(ROOT / "docs" / "results" / "tensorrt.json", json_bytes(claims))
 
 
@@ -71,4 +77,4 @@ def _read(found: dict[str, Any]) -> Detections:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main([Path(out) for out in sys.argv[1:]])

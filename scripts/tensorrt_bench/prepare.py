@@ -23,8 +23,7 @@ from perception.model_spec import ModelSpec
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 CALIBRATION = (DATA / "clips" / "driveai_120", DATA / "clips" / "udacity_solidWhiteRight.mp4")
-RECIPE_OF = {"yolox_nano_416": "int8-fitted"}
-ANY_RECIPE, NAIVE = "int8-corrected", "int8-minmax"
+RECIPE_OF = {"int8": "int8-plain-gptq", "int8-equalized": "int8-gptq", "int8-minmax": "int8-minmax"}
 CLIPS = ("udacity_solidWhiteRight.mp4", "udacity_vehicle_test_video.mp4")
 
 
@@ -32,12 +31,16 @@ def main() -> None:
     """Write models, specs, pictures and clips."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to fill")
-    out: Path = parser.parse_args().out
+    parser.add_argument("--only", default="*", help="pattern of model names")
+    options = parser.parse_args()
+    out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    for model in sorted((DATA / "models").glob("*.onnx")):
+    for model in sorted((DATA / "models").glob(f"{options.only}.onnx")):
         _write_model(model, ModelSpec.load(ROOT / "tests" / "specs" / f"{model.stem}.yaml"), out)
         print(model.stem, flush=True)
     shutil.copytree(DATA / "labelled" / "kitti_dev" / "image_2", out / "frames", dirs_exist_ok=True)
+    shutil.copytree(DATA / "labelled" / "kitti_dev" / "label_2", out / "labels", dirs_exist_ok=True)
+    shutil.copy(ROOT / "tests" / "specs" / "kitti_classes.yaml", out / "classes.yaml")
     road = sorted((DATA / "labelled" / "camvid_day" / "images").iterdir())[::4]
     (out / "frames_segmentation").mkdir(exist_ok=True)
     for picture in road:
@@ -62,7 +65,7 @@ def _write_model(path: Path, spec: ModelSpec, out: Path) -> None:
         threads=2,
     )
     recipes = {recipe.name: recipe for recipe in RECIPES["tensorrt"]}
-    chosen = {"int8": recipes[RECIPE_OF.get(path.stem, ANY_RECIPE)], NAIVE: recipes[NAIVE]}
+    chosen = {precision: recipes[name] for precision, name in RECIPE_OF.items()}
     quantizer.observe(chosen.values())
     for precision, recipe in chosen.items():
         write_atomically(out / f"{path.stem}.{precision}.onnx", quantizer.candidate(recipe).content)

@@ -155,6 +155,14 @@ def test_another_gpu_is_refused_since_budgets_were_set_for_one(server: Machine) 
     ]
 
 
+def test_an_h100_is_the_machine_of_its_own_profile_alone(server: Machine) -> None:
+    assert server.gpu is not None
+    h100 = replace(server.gpu, name="NVIDIA H100 80GB HBM3", compute_capability="9.0")
+    machine = replace(server, gpu=h100, libraries=replace(server.libraries, tensorrt="8.6.0", pycuda="2025.1.2"))
+    assert sentences("x86_h100", machine) == []
+    assert sentences("x86_h200", machine)[0].startswith("GPU: got NVIDIA H100 80GB HBM3, expected NVIDIA H200; ")
+
+
 def test_no_gpu_is_refused(server: Machine) -> None:
     assert sentences("x86_h200", replace(server, gpu=None)) == [
         "GPU: got none, expected NVIDIA H200; run where NVIDIA's driver sees this GPU (nvidia-smi lists it)"

@@ -21,6 +21,7 @@ SHIPPED = (
     "jetson_orin_nano_8gb_25w",
     "jetson_orin_nx_16gb_25w",
     "x86_cpu",
+    "x86_h100",
     "x86_h200",
 )
 GIB = 1 << 30
@@ -63,6 +64,7 @@ def test_every_number_of_a_shipped_profile_has_a_unit_and_a_source(name: str) ->
     [
         ("x86_cpu", None, None, None, None, None),
         ("arm_cpu", None, None, None, None, None),
+        ("x86_h100", "9.0", None, None, None, "8.6"),
         ("x86_h200", "9.0", None, None, None, "8.6"),
         ("jetson_orin_nano_8gb_25w", "8.7", 8, "25W", 0, "10.3"),
         ("jetson_orin_nx_16gb_25w", "8.7", 16, "25W", 2, "8.5"),

@@ -9,7 +9,8 @@ import json
 
 import pytest
 
-from compile.backends.tensorrt import BuildOptions, worker_options
+from compile.backends.tensorrt import worker_options
+from perception.engines.tensorrt_build import BuildOptions
 from perception.engines.trt_versions import traits_of
 from scripts.tensorrt_names import RECORD, ROOT, SOURCES, overridden, used
 from tests.compile.builders import imported_graph, segmenter

@@ -18,19 +18,22 @@ import pytest
 
 from compile.backends.onnxrt import build as onnx_bytes
 from compile.backends.tensorrt import (
-    BuildOptions,
     answers_in_fresh_process,
     as_wanted,
     build,
     cache_name,
-    installed,
+    for_a_rebuild,
     layer_times,
     options_for,
     worker_options,
 )
 from hw_profiles.profile import Profile, load_profile
-from perception.engines.trt_versions import traits_of
-from perception.errors import EngineError, ModelError
+from perception.agent.builders import build_on_device
+from perception.agent.index import OnDeviceBuild
+from perception.engines.tensorrt_build import BUILD_FILE, BuildOptions, Rebuild
+from perception.engines.trt_versions import installed, traits_of
+from perception.errors import EngineError, ModelError, PackageError
+from perception.package import EngineEntry, write_package
 from tests.compile.builders import HEIGHT_PX, WIDTH_PX, imported_graph, segmenter
 from tests.compile.graphs import Sketch
 from tests.compile.test_quantize import quantized, random_feed
@@ -101,15 +104,13 @@ def test_a_dla_wants_half_precision_or_integers(graph, integers):
     assert worker_options(integers, BuildOptions(dla_core=0), traits_of("10.3.0"))["dla_core"] == 0
 
 
-def test_a_profile_says_how_its_plans_are_built(tmp_path):
+def test_a_profile_says_how_its_plans_are_built():
     plain, dla = load_profile("x86_h200"), load_profile("jetson_agx_orin_64gb_dla")
     assert options_for(plain, half=True) == BuildOptions(half=True)
-    assert options_for(dla, half=True, cache_folder=tmp_path) == BuildOptions(
-        half=True, dla_core=0, cache_folder=tmp_path
-    )
-    text = plain.to_yaml() + "tensorrt_build: {opens_on: [newer_tensorrt, other_gpus], source: a test}\n"
+    assert options_for(dla, half=True) == BuildOptions(half=True, dla_core=0)
+    text = plain.to_yaml() + "tensorrt_build: {opens_on: [newer_tensorrt, other_gpus], level: 1, source: a test}\n"
     wide = options_for(Profile.from_yaml(text, where="mine"), half=False)
-    assert wide == BuildOptions(version_compatible=True, hardware_compatible=True)
+    assert wide == BuildOptions(level=1, version_compatible=True, hardware_compatible=True)
 
 
 @pytest.mark.parametrize("quantizes", [False, True])
@@ -138,7 +139,7 @@ def test_sparse_weights_are_told_where_a_layer_has_them(tmp_path, quantizes, zer
     ],
 )  # fmt: skip
 def test_each_release_reads_the_model_in_its_own_form(integers, version, half, nodes_added, half_weights):
-    given = as_wanted(integers, BuildOptions(half=half), traits_of(version))
+    given = as_wanted(integers, traits_of(version).form(half=half))
     quantizers = [sum(n.op_type == "QuantizeLinear" for n in model.graph.node) for model in (integers, given)]
     assert (quantizers[1] > quantizers[0]) is nodes_added
     types = {tensor.data_type for tensor in given.graph.initializer}
@@ -182,11 +183,11 @@ def test_a_worker_whose_libraries_are_missing_says_so_and_keeps_the_timings(grap
     kept = tmp_path / "cache" / cache_name("a gpu", version)
     kept.parent.mkdir()
     kept.write_bytes(b"timings of yesterday")
-    options = BuildOptions(half=True, cache_folder=kept.parent)
+    options = BuildOptions(half=True)
     with pytest.raises(
         EngineError, match=r"TensorRT gave no engine: .*does not load \(No module named .*pip install"
     ) as told:
-        build(graph.model, options, device="a gpu", advance=lambda _step: None)
+        build(graph.model, options, device="a gpu", cache_folder=kept.parent, advance=lambda _step: None)
     assert "\n" not in str(told.value)
     assert kept.read_bytes() == b"timings of yesterday"
     assert list(kept.parent.iterdir()) == [kept]
@@ -201,10 +202,11 @@ def test_a_plan_cannot_be_asked_without_tensorrt(ask):
 
 STUCK = """
     import os, sys, time
-    from compile.backends import tensorrt
+    from pathlib import Path
+    from perception.engines.tensorrt_process import work
     sys.executable = {python!r}
     print("building", flush=True)
-    tensorrt._work(tensorrt.Path({folder!r}), "build", lambda step: print(step, flush=True))
+    work(Path({folder!r}), "build", lambda step: print(step, flush=True))
 """
 
 
@@ -259,13 +261,120 @@ def test_a_refused_node_is_the_one_of_the_model_that_was_given(integers, claimed
     """Each release is given other nodes, and its parser counts those."""
     claimed(version)
     options = BuildOptions(half=True)
-    nodes = as_wanted(integers, options, traits_of(version)).graph.node
+    nodes = as_wanted(integers, traits_of(version).form(half=True)).graph.node
     last = len(nodes) - 1
     told = f"node {nodes[last].name or last} ({nodes[last].op_type}): TensorRT's parser refuses it: no"
     refusal = f"import json; print(json.dumps(dict(event='refused', node={last}, message='no', code='')))"
     monkeypatch.setattr(sys, "executable", interpreter(tmp_path, f"{refusal}; raise SystemExit(1)"))
     with pytest.raises(ModelError, match=re.escape(told)):
         build(integers, options, device="none", advance=lambda _step: None)
+
+
+KEEPING = """
+    import shutil, sys
+    folder, kept = pathlib.Path(sys.argv[3]), pathlib.Path({kept!r})
+    for name in ("model.onnx", "options.json"):
+        shutil.copy(folder / name, kept / name)
+    (folder / "engine.plan").write_bytes(b"a plan")
+    (folder / "timing.cache").write_bytes(b"timings")
+"""
+
+
+@pytest.fixture
+def given_to_builder(tmp_path, monkeypatch):
+    """What the builder's process found in its folder, of what a call built."""
+
+    def found(call):
+        kept = tmp_path / "kept"
+        kept.mkdir(exist_ok=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", interpreter(tmp_path, KEEPING.format(kept=str(kept))))
+            result = call()
+        return {path.name: path.read_bytes() for path in kept.iterdir()}, result
+
+    return found
+
+
+def released_package(folder: Path, files: dict[str, bytes]):
+    spec = (ROOT / "tests" / "specs" / "yolox_nano_416.yaml").read_bytes()
+    parts = {"engine.plan": b"of another GPU", "model_spec.yaml": spec}
+    parts |= {"profile.yaml": load_profile("x86_h200").to_yaml().encode(), **files}
+    engine = EngineEntry(kind="tensorrt", file="engine.plan", precision="mixed")
+    return write_package(folder, parts, name="a", engine=engine, build={})
+
+
+@without_tensorrt
+@pytest.mark.parametrize("version", [*VERSIONS, "11.0.0.114"])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("quantizes", [False, True])
+def test_a_vehicle_builds_from_the_very_bytes_that_the_compiler_would_build_from(
+    graph, integers, claimed, tmp_path, given_to_builder, version, half, quantizes
+):
+    claimed(version)
+    model, options = integers if quantizes else graph.model, BuildOptions(half=half, level=2)
+    compiled, _ = given_to_builder(lambda: build(model, options, device="none", advance=lambda _step: None))
+    package = released_package(tmp_path / "package", for_a_rebuild(model, options))
+    wanted = OnDeviceBuild(kind="tensorrt")
+    on_device, built = given_to_builder(
+        lambda: build_on_device(package, wanted, tmp_path / "built", work=tmp_path / "work")
+    )
+    assert set(compiled) == {"model.onnx", "options.json"}
+    assert on_device == compiled
+    assert built.engine_bytes == b"a plan"
+
+
+@without_tensorrt
+def test_a_release_may_choose_the_level_and_the_workspace_and_nothing_else(
+    integers, claimed, tmp_path, given_to_builder
+):
+    claimed("10.3.0")
+    package = released_package(tmp_path / "package", for_a_rebuild(integers, BuildOptions(half=True)))
+
+    def built(**options: object):
+        wanted = OnDeviceBuild(kind="tensorrt", options=options)
+        return build_on_device(package, wanted, tmp_path / "built", work=tmp_path / "work")
+
+    given, _ = given_to_builder(lambda: built(level=0, workspace_bytes=7))
+    assert b'"level": 0' in given["options.json"]
+    assert b'"workspace_bytes": 7' in given["options.json"]
+    for wrong in ({"tf32": True}, {"level": "5"}, {"level": True}):
+        with pytest.raises(EngineError, match=r"on-device build option .*expected whole numbers for level and"):
+            built(**wrong)
+
+
+@without_tensorrt
+def test_a_package_that_carries_no_network_for_tensorrt_is_refused(integers, claimed, tmp_path):
+    claimed("8.6.0")
+    wanted = OnDeviceBuild(kind="tensorrt")
+    package = released_package(tmp_path / "package", {})
+    with pytest.raises(PackageError, match=f"has no {BUILD_FILE}; it holds engine.plan"):
+        build_on_device(package, wanted, tmp_path / "built", work=tmp_path / "work")
+    files = for_a_rebuild(integers, BuildOptions(half=True))
+    rebuild = Rebuild.of(files[BUILD_FILE])
+    files[BUILD_FILE] = rebuild.model_copy(update={"networks": {"as_it_is": "model.onnx"}}).content()
+    package = released_package(tmp_path / "package", files)
+    with pytest.raises(EngineError, match=r"form float_weights, which TensorRT 8\.6\.0 reads, but as_it_is; compile"):
+        build_on_device(package, wanted, tmp_path / "built", work=tmp_path / "work")
+    assert not (tmp_path / "built").exists()
+
+
+@without_tensorrt
+def test_what_the_builder_on_a_vehicle_complains_of_is_told(integers, claimed, tmp_path, monkeypatch):
+    claimed("8.6.0")
+    package = released_package(tmp_path / "package", for_a_rebuild(integers, BuildOptions()))
+    said = "import json; print(json.dumps(dict(event='refused', node=1, message='[a.cpp::b::3] no', code='')))"
+    monkeypatch.setattr(sys, "executable", interpreter(tmp_path, f"{said}; raise SystemExit(1)"))
+    with pytest.raises(EngineError, match=r"TensorRT builds no engine on this device \(exit status 1\): no$"):
+        build_on_device(package, OnDeviceBuild(kind="tensorrt"), tmp_path / "built", work=tmp_path / "work")
+
+
+def test_a_float_network_is_carried_once_where_its_forms_are_the_same(graph, integers):
+    assert set(for_a_rebuild(graph.model, BuildOptions(half=False))) == {
+        "model.onnx", "model_half_types.onnx", BUILD_FILE,
+    }  # fmt: skip
+    assert set(for_a_rebuild(integers, BuildOptions(half=True))) == {
+        "model.onnx", "model_float_weights.onnx", "model_half_types.onnx", BUILD_FILE,
+    }  # fmt: skip
 
 
 def alive(pid: int) -> bool:

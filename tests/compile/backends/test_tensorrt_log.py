@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from onnx import TensorProto, helper
 
-from compile.backends.tensorrt_log import BuildEvents, error_of, nodes_named, plain
+from compile.backends.tensorrt_log import error_of, nodes_named
 from perception.engines.cuda_faults import DeviceMemoryError
+from perception.engines.tensorrt_process import BuildEvents, plain
 from perception.errors import EngineError, ModelError
 
 NAMES = {

@@ -1,4 +1,4 @@
-"""The process that talks to TensorRT's builder: `python -m compile.backends.tensorrt_worker FOLDER VERB`.
+"""The process that talks to TensorRT's builder: `python -m perception.engines.tensorrt_worker FOLDER VERB`.
 
 A process of its own, because an interrupt must stop a build that sits in C++ for minutes, and because an assertion of
 the builder ends the process it happens in. It reads and writes files in FOLDER and tells its parent what happens in
@@ -15,8 +15,8 @@ import signal
 import sys
 from pathlib import Path
 
-from compile.backends.tensorrt_log import tell
 from perception.engines.table import engine_class
+from perception.engines.tensorrt_process import tell
 from perception.errors import TollgateError
 
 
@@ -25,7 +25,7 @@ def main(folder: str, verb: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt ends this process at once, in C++ too
     try:
         engine_class("tensorrt")  # says in one sentence which library is missing
-        from compile.backends.tensorrt_jobs import VERBS
+        from perception.engines.tensorrt_jobs import VERBS
 
         return VERBS[verb](Path(folder))
     except TollgateError as error:

@@ -1,4 +1,4 @@
-"""What the process that talks to TensorRT does; `compile.backends.tensorrt_worker` says with which files."""
+"""What the process that talks to TensorRT does; `perception.engines.tensorrt_worker` says with which files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorrt as trt
 
-from compile.backends.tensorrt_log import tell
 from perception.engines.tensorrt import TensorRtEngine
+from perception.engines.tensorrt_process import tell
 from perception.engines.trt_versions import traits_of
 from perception.files import write_atomically
 
