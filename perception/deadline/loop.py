@@ -130,7 +130,8 @@ class DeadlineLoop:
     def _enlist(self, job: Job) -> None:
         """Wait for an engine, or publish why not."""
         arrival = job.arrival
-        job.causes = tuple(sorted(ailment.value for ailment in arrival.ailments))
+        if arrival.ailments:
+            job.causes = tuple(sorted(ailment.value for ailment in arrival.ailments))
         if arrival.ailments & UNFIT:
             self._judge.fault(job, None)
         elif arrival.slot is None:
@@ -163,7 +164,8 @@ class DeadlineLoop:
         while (job := self.waiting.take()) is not None:
             job.engine = crew.engine_of(job.model, smaller=smaller and job.model.criticality is not Criticality.SHADOW)
             if job.engine != crew.engines[job.model.name, 0]:
-                job.causes = (*job.causes, self._why_other_engine(job.model))
+                why = self._why_other_engine(job.model)
+                job.causes = job.causes if why in job.causes else (*job.causes, why)
             fastest_ns = crew.times[False, job.engine].fastest_ns
             if self._keep_all or now_ns + fastest_ns <= job.due_ns or self._is_starved(job.model, now_ns):
                 return job
@@ -208,7 +210,6 @@ class DeadlineLoop:
     def _is_turn(self, model: ModelPlan, arrival: Arrival) -> bool:
         """Whether a model that does not look at every frame looks at this one."""
         halved = Step.HALVE_RATES in self.ladder.given_up and model.criticality is Criticality.NORMAL
-        key = (model.name, arrival.frame.camera_id)
         period_ns = model.period_ns
         if halved:
             times = self._captures[arrival.frame.camera_id]
@@ -216,6 +217,7 @@ class DeadlineLoop:
             period_ns = 2 * max(period_ns, usual_ns)
         if period_ns == 0:
             return True
+        key = (model.name, arrival.frame.camera_id)
         due_ns = self._periods.get(key, arrival.captured_ns)
         if arrival.captured_ns < due_ns - period_ns // 4:
             return False

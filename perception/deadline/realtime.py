@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 _MCL_CURRENT, _MCL_FUTURE = 1, 2
-SWITCH_S = 0.0001
+_PR_SET_TIMERSLACK, _PR_GET_TIMERSLACK = 29, 30
+SWITCH_S = 0.00002
+TIMER_SLACK_NS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +89,19 @@ def wake_the_collector() -> None:
 
 @contextmanager
 def threads_switching_quickly() -> Iterator[None]:
-    """Let no thread of this process hold the interpreter longer than 0.1 ms while another waits for it."""
-    usual_s = sys.getswitchinterval()
+    """Let no thread of this process hold the interpreter longer than 0.02 ms while another waits for it.
+
+    Timed waits of this thread, and of those it starts, end when they are due: Linux lets them oversleep by 50 µs.
+    """
+    usual_s, prctl = sys.getswitchinterval(), ctypes.CDLL(None).prctl
+    usual_slack_ns = prctl(_PR_GET_TIMERSLACK, 0, 0, 0, 0)
     sys.setswitchinterval(SWITCH_S)
+    prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(TIMER_SLACK_NS), 0, 0, 0)
     try:
         yield
     finally:
         sys.setswitchinterval(usual_s)
+        prctl(_PR_SET_TIMERSLACK, ctypes.c_ulong(usual_slack_ns), 0, 0, 0)
 
 
 def _granted(setting: str, wanted: str, ask_for_it: Callable[[], None], remedy: str) -> Grant:
