@@ -1,9 +1,10 @@
 """The loop: arrivals become jobs, jobs go to engines by earliest deadline, answers are judged and published.
 
-One thread at a time does it and never waits for an engine, a camera or a disk: engines live in processes (`crew`), sinks
-are written by a thread (`publish`). The threads of the cameras (`deliver`) start engines themselves, the loop's own
-thread hears them and keeps watch. A frame that cannot make its deadline any more is not started. Source: non-preemptive earliest deadline first, K. Jeffay, D. Stanat and C. Martel, On
-non-preemptive scheduling of periodic and sporadic tasks, RTSS 1991.
+One thread at a time does it and never waits for an engine, a camera or a disk: engines live in processes (`crew`),
+sinks are written by a thread (`publish`). The threads of the cameras (`deliver`) start engines themselves, the loop's
+own thread hears them and keeps watch. A frame that cannot make its deadline any more is not started. Source:
+non-preemptive earliest deadline first, K. Jeffay, D. Stanat and C. Martel, On non-preemptive scheduling of periodic and
+sporadic tasks, RTSS 1991.
 """
 
 from __future__ import annotations

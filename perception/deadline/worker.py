@@ -106,7 +106,7 @@ def send(connection: socket.socket, message: object) -> None:
     connection.sendall(_LENGTH.pack(len(content)) + content)
 
 
-def receive(connection: socket.socket) -> Any:
+def receive(connection: socket.socket) -> Any:  # noqa: ANN401  (whatever was pickled)
     """The next message; both sides take turns, so never more than one is on its way. One call for all but long ones.
 
     Raises:
