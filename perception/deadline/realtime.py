@@ -25,6 +25,7 @@ class RealtimeWish:
         fifo_priority: SCHED_FIFO with this priority (1..99); None stays with the ordinary scheduler.
         lock_memory: keep every page in memory.
         collect_garbage: leave Python's cyclic collector on; off, reference counting alone frees memory.
+        spin: an engine that waits for work keeps its core busy instead of sleeping: no wake-up, at the cost of a core.
         idle: run only when nobody else wants to (a shadow).
     """
 
@@ -32,6 +33,7 @@ class RealtimeWish:
     fifo_priority: int | None = None
     lock_memory: bool = False
     collect_garbage: bool = False
+    spin: bool = False
     idle: bool = False
 
 
@@ -71,6 +73,13 @@ def ask(wish: RealtimeWish) -> tuple[Grant, ...]:
     if wish.lock_memory:
         wanted.append(("memory", "locked", _lock_memory, "grant CAP_IPC_LOCK or raise LimitMEMLOCK"))
     return tuple(_granted(*each) for each in wanted)
+
+
+def spinning() -> Grant:
+    """Whether this process may spin: alone on one core it would keep everybody else from giving it work."""
+    cores = len(os.sched_getaffinity(0))
+    note = "" if cores > 1 else "one core only; give it two or more in cpus"
+    return Grant("waiting", "spinning", granted=cores > 1, note=note)
 
 
 def still_the_collector() -> Grant:

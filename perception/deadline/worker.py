@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
+import select
 import signal
 import socket
 import struct
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from perception.deadline.realtime import Grant, RealtimeWish, ask, still_the_collector
+from perception.deadline.realtime import Grant, RealtimeWish, ask, spinning, still_the_collector
 from perception.deadline.slots import SeenSlots
 from perception.errors import TollgateError
 from perception.frame import Frame
@@ -156,8 +157,15 @@ def serve(connection: socket.socket, setup: Setup, slots: SeenSlots) -> None:
             grants = ask(setup.wish)
         if not setup.wish.collect_garbage:
             grants = (*grants, still_the_collector())
+        if setup.wish.spin:
+            grants = (*grants, spinning())
+        there = select.poll()
+        there.register(connection, select.POLLIN)
+        patience_ms = 0 if setup.wish.spin and grants[-1].granted else None
         send(connection, Ready(service_ns, _rss_bytes(), grants))
         while True:
+            while not there.poll(patience_ms):
+                pass
             work: Work = receive(connection)
             send(connection, _done(pipelines[work.engine], slots, work))
 
