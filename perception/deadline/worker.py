@@ -114,12 +114,18 @@ def receive(connection: socket.socket) -> Any:  # noqa: ANN401  (whatever was pi
         EOFError: the other side is gone.
     """
     content = connection.recv(_AT_ONCE_BYTES)
-    while len(content) < _LENGTH.size or len(content) < _LENGTH.size + _LENGTH.unpack_from(content)[0]:
-        more = connection.recv(_LENGTH.unpack_from(content)[0] if len(content) >= _LENGTH.size else _LENGTH.size)
+    while missing := _missing_bytes(content):
+        more = connection.recv(missing, socket.MSG_WAITALL)
         if not more:
             raise EOFError
         content += more
     return pickle.loads(memoryview(content)[_LENGTH.size :])
+
+
+def _missing_bytes(content: bytes) -> int:
+    if len(content) < _LENGTH.size:
+        return _LENGTH.size - len(content)
+    return int(_LENGTH.size + _LENGTH.unpack_from(content)[0] - len(content))
 
 
 def main() -> None:
@@ -157,14 +163,15 @@ def serve(connection: socket.socket, setup: Setup, slots: SeenSlots) -> None:
             grants = ask(setup.wish)
         if not setup.wish.collect_garbage:
             grants = (*grants, still_the_collector())
+        spins = False
         if setup.wish.spin:
             grants = (*grants, spinning())
+            spins = grants[-1].granted
         there = select.poll()
         there.register(connection, select.POLLIN)
-        patience_ms = 0 if setup.wish.spin and grants[-1].granted else None
         send(connection, Ready(service_ns, _rss_bytes(), grants))
         while True:
-            while not there.poll(patience_ms):
+            while spins and not there.poll(0):
                 pass
             work: Work = receive(connection)
             send(connection, _done(pipelines[work.engine], slots, work))
