@@ -40,6 +40,14 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def __reduce__(self) -> tuple[object, tuple[bytes, bytes, bytes]]:
+        """Pickle as bytes: a third of the time, and results travel between processes for every frame."""
+        return _from_bytes, (
+            self.boxes_px.astype(np.float32, copy=False).tobytes(),
+            self.scores.astype(np.float32, copy=False).tobytes(),
+            self.class_ids.astype(np.int32, copy=False).tobytes(),
+        )
+
     @classmethod
     def empty(cls) -> Detections:
         """Nothing found."""
@@ -70,6 +78,14 @@ class Detections:
             scores[order].astype(np.float32),
             class_ids[order].astype(np.int32),
         )
+
+
+def _from_bytes(boxes_px: bytes, scores: bytes, class_ids: bytes) -> Detections:
+    return Detections(
+        np.frombuffer(boxes_px, np.float32).reshape(-1, 4),
+        np.frombuffer(scores, np.float32),
+        np.frombuffer(class_ids, np.int32),
+    )
 
 
 @dataclass(frozen=True, slots=True)

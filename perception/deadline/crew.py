@@ -236,5 +236,7 @@ class Crew:
             for position, package in enumerate(model.packages):
                 self.engines[model.name, position] = len(opened)
                 opened.append(Opened(package, 1 if idle else self._plan.threads, model.score))
-        wish = replace(self._plan.wish, idle=idle, fifo_priority=None if idle else self._plan.wish.fifo_priority)
+        wish = self._plan.wish
+        if idle:
+            wish = replace(wish, idle=True, fifo_priority=None, spin=False)
         return Setup(tuple(opened), wish, slots.slot_bytes, picture_px)

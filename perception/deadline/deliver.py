@@ -1,13 +1,15 @@
-"""Frames on their way from the cameras into the loop: one thread a camera, nothing waits for the engines."""
+"""Frames on their way from the cameras to the engines: one thread a camera, nothing waits for the engines.
+
+A camera's thread hands its frame over itself: it enters the loop, which starts the engine from there. A thread between
+them would cost every frame one more wake-up.
+"""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 
 from perception.camera_health import Ailment, CameraHealth
 from perception.deadline.jobs import Arrival
@@ -52,7 +54,7 @@ class Pace:
 
 
 class Delivery:
-    """Threads that deliver, the inbox they deliver into, and a file that becomes readable with each arrival."""
+    """Threads that deliver: each calls whoever accepts its frames."""
 
     def __init__(
         self, source: FrameSource, slots: Slots, pace: Pace, *, limit: int | None = None, patient: bool = False
@@ -66,28 +68,22 @@ class Delivery:
             limit: deliver at most so many frames of all cameras together.
             patient: wait for room where there is none, instead of delivering a frame without its pixels.
         """
-        self.inbox: deque[Arrival] = deque()
         self.failures: deque[tuple[str, BaseException]] = deque()
         self.failed: list[BaseException] = []
         self.health = {
             camera.camera_id: CameraHealth(size_px=(camera.width_px, camera.height_px), rate_hz=camera.rate_hz)
             for camera in source.cameras
         }
-        self._read_file, self._write_file = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._slots, self._pace = slots, pace
         self._limit, self._patient = limit, patient
         self._shifts_ns: dict[str, int] = {}
         self._stopped = threading.Event()
         self._lock = threading.Lock()
+        self._accept: Callable[[Arrival], None] = lambda _: None
         self._threads = [
             threading.Thread(target=self._deliver, args=(name, frames), name=name, daemon=True)
             for name, frames in _lanes_of(source).items()
         ]
-
-    @property
-    def file(self) -> int:
-        """Readable when there is something new; `drain` empties it."""
-        return self._read_file
 
     def has_ended(self, camera_id: str) -> bool:
         """Whether no more frames of this camera will come."""
@@ -96,10 +92,11 @@ class Delivery:
     @property
     def finished(self) -> bool:
         """Whether nothing more will come."""
-        return not self.inbox and not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in self._threads)
 
-    def start(self) -> None:
-        """Begin to deliver."""
+    def start(self, accept: Callable[[Arrival], None]) -> None:
+        """Begin to deliver: `accept` is called with every arrival, from its camera's thread."""
+        self._accept = accept
         for thread in self._threads:
             thread.start()
 
@@ -109,13 +106,6 @@ class Delivery:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
-        os.close(self._read_file)
-        os.close(self._write_file)
-
-    def drain(self) -> None:
-        """Forget that there was something new."""
-        with suppress(BlockingIOError):
-            os.read(self._read_file, 4096)
 
     def _deliver(self, name: str, frames: Iterator[Frame]) -> None:
         try:
@@ -124,7 +114,6 @@ class Delivery:
                     break
         except BaseException as failure:  # noqa: BLE001  (carried to the loop's thread)
             self.failures.append((name, failure))
-        self._wake()
 
     def _granted(self) -> bool:
         """Whether one more frame may be delivered."""
@@ -153,8 +142,7 @@ class Delivery:
         if self._stopped.wait(max(0, captured_ns - time.perf_counter_ns()) / 1e9):
             return False
         arrived_ns = arrived_ns if self._pace.is_live else time.perf_counter_ns()
-        self.inbox.append(Arrival(frame, slot, captured_ns, arrived_ns, ailments))
-        self._wake()
+        self._accept(Arrival(frame, slot, captured_ns, arrived_ns, ailments))
         return True
 
     def _corrected(self, camera_id: str, captured_ns: int, arrived_ns: int, *, jumped: bool) -> int:
@@ -165,10 +153,6 @@ class Delivery:
         if jumped:
             self._shifts_ns[camera_id] = arrived_ns - captured_ns
         return min(arrived_ns, captured_ns + self._shifts_ns.get(camera_id, 0))
-
-    def _wake(self) -> None:
-        with suppress(BlockingIOError):
-            os.write(self._write_file, b"\0")
 
 
 def _lanes_of(source: FrameSource) -> dict[str, Iterator[Frame]]:

@@ -89,6 +89,10 @@ class Waiting:
         self._owed_ns[_key(job)] = job.rank_ns
         return job
 
+    def give_back(self, job: Job) -> None:
+        """A job that was taken could not be started: it waits again, before any newer one."""
+        self._jobs[_key(job)].appendleft(job)
+
     def started(self, job: Job) -> None:
         """A job that was taken got its turn."""
         self._owed_ns.pop(_key(job), None)

@@ -33,6 +33,9 @@ class Ladder:
 
     Hysteresis: a step down needs a full window of evidence, and the window starts anew after each step; a step up needs
     calm, and a relapse within a calm doubles the calm asked for next time, so it does not swing.
+
+    Attributes:
+        given_up: the steps that are taken.
     """
 
     def __init__(self, steps: Sequence[Step], limits: LadderLimits | None = None) -> None:
@@ -45,16 +48,12 @@ class Ladder:
         self._steps = tuple(steps)
         self._limits = limits or LadderLimits()
         self._taken = 0
+        self.given_up: frozenset[Step] = frozenset()
         self._seen: deque[tuple[int, bool]] = deque()
         self._began_ns: int | None = None
         self._last_miss_ns = 0
         self._raised_ns: int | None = None
         self._calm_ns = self._limits.calm_ns
-
-    @property
-    def given_up(self) -> frozenset[Step]:
-        """The steps that are taken."""
-        return frozenset(self._steps[: self._taken])
 
     def note(self, now_ns: int, *, missed: bool) -> None:
         """One production frame ended."""
@@ -97,5 +96,6 @@ class Ladder:
         return f"took back: {self._steps[self._taken].value} (nothing missed for {self._calm_ns / _NS:g} s)"
 
     def _restart(self, now_ns: int) -> None:
+        self.given_up = frozenset(self._steps[: self._taken])
         self._seen.clear()
         self._began_ns = now_ns

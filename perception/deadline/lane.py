@@ -11,11 +11,10 @@ import sys
 import time
 from dataclasses import dataclass
 from enum import Enum
-from multiprocessing.connection import Connection
 from typing import Any
 
 from perception.deadline.slots import Slots
-from perception.deadline.worker import Ready, Reply, Setup, Work, packed
+from perception.deadline.worker import Ready, Reply, Setup, Work, receive, send
 
 _WORKER = "from perception.deadline.worker import main; main()"
 
@@ -54,10 +53,10 @@ class Lane:
     served_ns: int = 0
     _frozen: bool = False
     _process: subprocess.Popen[bytes] | None = None
-    _connection: Connection | None = None
+    _connection: socket.socket | None = None
 
     @property
-    def connection(self) -> Connection | None:
+    def connection(self) -> socket.socket | None:
         """Readable when the process answered or died; None while there is none."""
         return self._connection
 
@@ -73,7 +72,7 @@ class Lane:
         command = [sys.executable, "-c", _WORKER, *map(str, files)]
         self._process = subprocess.Popen(command, pass_fds=files, stdin=subprocess.DEVNULL)
         theirs.close()
-        self._connection = Connection(mine.detach())
+        self._connection = mine
         self._become(LaneState.OPENING)
         self._frozen = False
         self.starts += 1
@@ -83,7 +82,7 @@ class Lane:
         if self._connection is None:
             return False
         try:
-            self._connection.send_bytes(packed(work))
+            send(self._connection, work)
         except OSError:
             return False
         self.job = job
@@ -99,7 +98,7 @@ class Lane:
         if self._connection is None:
             raise EOFError
         try:
-            answer: Ready | Reply | str = pickle.loads(self._connection.recv_bytes())
+            answer: Ready | Reply | str = receive(self._connection)
         except (OSError, pickle.UnpicklingError) as error:
             raise EOFError from error
         if isinstance(answer, Ready):

@@ -1,18 +1,19 @@
 """The loop: arrivals become jobs, jobs go to engines by earliest deadline, answers are judged and published.
 
-One thread does all of it and never waits for an engine, a camera or a disk: engines live in processes (`crew`), cameras
-are read by threads (`deliver`), sinks are written by a thread (`publish`). A frame that cannot make its deadline any
-more is not started. Source: non-preemptive earliest deadline first, K. Jeffay, D. Stanat and C. Martel, On
-non-preemptive scheduling of periodic and sporadic tasks, RTSS 1991.
+One thread at a time does it and never waits for an engine, a camera or a disk: engines live in processes (`crew`),
+sinks are written by a thread (`publish`). The threads of the cameras (`deliver`) start engines themselves, the loop's
+own thread hears them and keeps watch. A frame that cannot make its deadline any more is not started. Source:
+non-preemptive earliest deadline first, K. Jeffay, D. Stanat and C. Martel, On non-preemptive scheduling of periodic and
+sporadic tasks, RTSS 1991.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from selectors import EVENT_READ
 
 from perception.camera_health import UNFIT
 from perception.deadline.condition import Condition, Level
@@ -69,21 +70,24 @@ class DeadlineLoop:
         self._started_ns: dict[str, int] = {}
         self._captures: dict[str, deque[int]] = {name: deque(maxlen=9) for name in parts.delivery.health}
         self._ticked_ns = 0
+        self._deciding = threading.Lock()
 
     def run(self) -> None:
-        """Run until the cameras end."""
+        """Run until the cameras end.
+
+        Raises:
+            BaseException: what a callback raised.
+        """
         parts = self._parts
-        parts.crew.selector.register(parts.delivery.file, EVENT_READ, None)
-        parts.delivery.start()
+        parts.delivery.start(self._arrived)
         while not self._is_over():
-            for key, _ in parts.crew.selector.select(TICK_NS / 1e9):
-                self._accept() if key.data is None else self._hear(key.data)
-            now_ns = time.perf_counter_ns()
-            self._start_jobs(now_ns)
-            self._use_slack(now_ns)
-            if now_ns - self._ticked_ns >= TICK_NS:
-                self._tick(now_ns)
-        parts.crew.selector.unregister(parts.delivery.file)
+            heard = parts.crew.selector.select(TICK_NS / 1e9)
+            with self._deciding:
+                for key, _ in heard:
+                    self._hear(key.data)
+                now_ns = self._decide()
+                if now_ns - self._ticked_ns >= TICK_NS:
+                    self._tick(now_ns)
         self._tick(time.perf_counter_ns())
 
     @property
@@ -99,26 +103,36 @@ class DeadlineLoop:
             self._judge.fault(job, why)
         self._release(job.arrival)
 
-    def _accept(self) -> None:
-        delivery = self._parts.delivery
-        delivery.drain()
-        while delivery.inbox:
-            arrival = delivery.inbox.popleft()
-            frame = arrival.frame
-            self._captures[frame.camera_id].append(arrival.captured_ns)
-            if self._pairer is not None:
-                arrival.set_id, arrival.skew_ns = self._pairer.place(frame.camera_id, frame.captured_ns)
-            self._report_camera(arrival)
-            for model in self._parts.plan.production:
-                if model.wants(frame.camera_id) and self._is_turn(model, arrival):
-                    self._enlist(Job(model, arrival))
-            self.slack.offer(arrival)
-            self._release(arrival)
+    def _arrived(self, arrival: Arrival) -> None:
+        """From the thread of the frame's camera."""
+        with self._deciding:
+            self._accept(arrival)
+            self._decide()
+
+    def _decide(self) -> int:
+        """Start what can be started; returns the time it was decided by."""
+        now_ns = time.perf_counter_ns()
+        self._start_jobs(now_ns)
+        self._use_slack(now_ns)
+        return now_ns
+
+    def _accept(self, arrival: Arrival) -> None:
+        frame = arrival.frame
+        self._captures[frame.camera_id].append(arrival.captured_ns)
+        if self._pairer is not None:
+            arrival.set_id, arrival.skew_ns = self._pairer.place(frame.camera_id, frame.captured_ns)
+        self._report_camera(arrival)
+        for model in self._parts.plan.production:
+            if model.wants(frame.camera_id) and self._is_turn(model, arrival):
+                self._enlist(Job(model, arrival))
+        self.slack.offer(arrival)
+        self._release(arrival)
 
     def _enlist(self, job: Job) -> None:
         """Wait for an engine, or publish why not."""
         arrival = job.arrival
-        job.causes = tuple(sorted(ailment.value for ailment in arrival.ailments))
+        if arrival.ailments:
+            job.causes = tuple(sorted(ailment.value for ailment in arrival.ailments))
         if arrival.ailments & UNFIT:
             self._judge.fault(job, None)
         elif arrival.slot is None:
@@ -138,9 +152,8 @@ class DeadlineLoop:
             if job is None:
                 return
             self.slack.end()
-            if not crew.give(lane, job):
-                crew.fail(lane, "engine process died")
-                self.waiting.put(job)
+            if not crew.give(lane, job):  # its process died: the loop's thread hears of it and starts another
+                self.waiting.give_back(job)
                 return
             self._started_ns[job.model.name] = now_ns
             self.waiting.started(job)
@@ -152,7 +165,8 @@ class DeadlineLoop:
         while (job := self.waiting.take()) is not None:
             job.engine = crew.engine_of(job.model, smaller=smaller and job.model.criticality is not Criticality.SHADOW)
             if job.engine != crew.engines[job.model.name, 0]:
-                job.causes = (*job.causes, self._why_other_engine(job.model))
+                why = self._why_other_engine(job.model)
+                job.causes = job.causes if why in job.causes else (*job.causes, why)
             fastest_ns = crew.times[False, job.engine].fastest_ns
             if self._keep_all or now_ns + fastest_ns <= job.due_ns or self._is_starved(job.model, now_ns):
                 return job
@@ -197,7 +211,6 @@ class DeadlineLoop:
     def _is_turn(self, model: ModelPlan, arrival: Arrival) -> bool:
         """Whether a model that does not look at every frame looks at this one."""
         halved = Step.HALVE_RATES in self.ladder.given_up and model.criticality is Criticality.NORMAL
-        key = (model.name, arrival.frame.camera_id)
         period_ns = model.period_ns
         if halved:
             times = self._captures[arrival.frame.camera_id]
@@ -205,6 +218,7 @@ class DeadlineLoop:
             period_ns = 2 * max(period_ns, usual_ns)
         if period_ns == 0:
             return True
+        key = (model.name, arrival.frame.camera_id)
         due_ns = self._periods.get(key, arrival.captured_ns)
         if arrival.captured_ns < due_ns - period_ns // 4:
             return False
@@ -225,6 +239,7 @@ class DeadlineLoop:
     def _tick(self, now_ns: int) -> None:
         parts = self._parts
         self._ticked_ns = now_ns
+        parts.publisher.check()
         parts.crew.watch(now_ns)
         if not parts.crew.is_alive:
             self._give_up_waiting(now_ns)
@@ -276,11 +291,13 @@ class DeadlineLoop:
 
     def _is_over(self) -> bool:
         """Whether every frame came and was answered, a shadow's last one too."""
-        crew = self._parts.crew
-        if not self._parts.delivery.finished or crew.is_working or len(self.waiting):
+        if not self._parts.delivery.finished:
             return False
-        self.slack.shed()
-        return not self.slack.is_busy
+        with self._deciding:
+            if self._parts.crew.is_working or len(self.waiting):
+                return False
+            self.slack.shed()
+            return not self.slack.is_busy
 
 
 def _useful(plan: Plan) -> tuple[Step, ...]:

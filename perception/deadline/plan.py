@@ -82,7 +82,7 @@ class Settings(_Strict):
         restarts: faults of one model within a minute before its fallback takes over.
         ladder: what is given up under overload, in this order.
         cameras_off: which cameras `cameras_off` turns off.
-        cpus, fifo_priority, lock_memory, collect_garbage: see `RealtimeWish`.
+        cpus, fifo_priority, lock_memory, collect_garbage, spin: see `RealtimeWish`.
     """
 
     lanes: int = Field(default=1, ge=1, le=64)
@@ -97,6 +97,7 @@ class Settings(_Strict):
     fifo_priority: int | None = Field(default=None, ge=1, le=99)
     lock_memory: bool = False
     collect_garbage: bool = False
+    spin: bool = False
 
     @classmethod
     def of(cls, profile: Profile, **more: object) -> Settings:
@@ -211,7 +212,7 @@ class Plan:
     def wish(self) -> RealtimeWish:
         """What engines and loop ask the kernel for."""
         asked = self.settings
-        return RealtimeWish(asked.cpus, asked.fifo_priority, asked.lock_memory, asked.collect_garbage)
+        return RealtimeWish(asked.cpus, asked.fifo_priority, asked.lock_memory, asked.collect_garbage, asked.spin)
 
 
 def plan_of(

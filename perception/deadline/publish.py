@@ -43,14 +43,17 @@ class Publisher:
         return self._queue.qsize()
 
     def publish(self, outcome: FrameResult) -> None:
-        """Hand over one outcome.
+        """Hand over one outcome."""
+        self._queue.put(outcome)
+
+    def check(self) -> None:
+        """See whether all is well.
 
         Raises:
             BaseException: what the callback raised.
         """
         if self._failure is not None:
             raise self._failure
-        self._queue.put(outcome)
 
     def finish(self) -> None:
         """Write what waits and close every sink.
@@ -75,8 +78,7 @@ class Publisher:
     def _end(self) -> None:
         self._queue.put(None)
         self._thread.join()
-        if self._failure is not None:
-            raise self._failure
+        self.check()
 
     def _work(self) -> None:
         while (outcome := self._queue.get()) is not None:

@@ -74,13 +74,11 @@ class Screen:
 
     def _cells(self, key: tuple[str, str], stream: Stream) -> tuple[str | Text, ...]:
         ages = LatencyRecorder.of_state(stream.age.state())
-        known = ages.samples > 0
         frames = stream.frames
         return (
             f"{self._rates.get(key, 0):.1f}",
-            f"{ages.percentile_ns(50) / 1e6:.1f}" if known else "–",
-            f"{ages.percentile_ns(99) / 1e6:.1f}" if known else "–",
-            f"{ages.max_ns / 1e6:.1f}" if known else "–",
+            *(_ms(ages.percentile_or_none_ns(percent)) for percent in (50, 99)),
+            _ms(ages.max_ns if ages.samples else None),
             str(frames[Status.ON_TIME] + frames[Status.DEGRADED]),
             *(_count(frames[status], "yellow") for status in (Status.LATE, Status.SKIPPED, Status.STALE)),
             _count(frames[Status.FAULT], "red"),
@@ -131,6 +129,11 @@ def shown(running: Running, title: str, console: Console) -> Iterator[None]:
             ended.set()
             thread.join()
             live.update(screen.draw(), refresh=True)
+
+
+def _ms(duration_ns: int | None) -> str:
+    """A dash where no sample, or too few, carry it."""
+    return "–" if duration_ns is None else f"{duration_ns / 1e6:.1f}"
 
 
 def _count(number: int, colour: str) -> Text:

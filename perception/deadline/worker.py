@@ -10,18 +10,20 @@ from __future__ import annotations
 import ctypes
 import os
 import pickle
+import select
 import signal
+import socket
+import struct
 import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from perception.deadline.realtime import Grant, RealtimeWish, ask, still_the_collector
+from perception.deadline.realtime import Grant, RealtimeWish, ask, spinning, still_the_collector
 from perception.deadline.slots import SeenSlots
 from perception.errors import TollgateError
 from perception.frame import Frame
@@ -31,6 +33,8 @@ from perception.results import Result
 from perception.runtime import WARM_UP_FRAMES
 
 _PR_SET_PDEATHSIG = 1
+_LENGTH = struct.Struct("=I")
+_AT_ONCE_BYTES = 1 << 16
 _FEWEST_TIMED, _MOST_TIMED, _TIMING_NS = 3, 30, 300_000_000
 
 
@@ -93,27 +97,53 @@ class Reply(NamedTuple):
     stages_ns: tuple[int, int, int]
 
 
-def packed(message: object) -> bytes:
-    """A message as it travels."""
-    return pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+def send(connection: socket.socket, message: object) -> None:
+    """Send a message: its length and its pickle, in one call.
+
+    Raises:
+        OSError: the other side is gone.
+    """
+    content = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    connection.sendall(_LENGTH.pack(len(content)) + content)
+
+
+def receive(connection: socket.socket) -> Any:  # noqa: ANN401  (whatever was pickled)
+    """The next message; both sides take turns, so never more than one is on its way. One call for all but long ones.
+
+    Raises:
+        EOFError: the other side is gone.
+    """
+    content = connection.recv(_AT_ONCE_BYTES)
+    while missing := _missing_bytes(content):
+        more = connection.recv(missing, socket.MSG_WAITALL)
+        if not more:
+            raise EOFError
+        content += more
+    return pickle.loads(memoryview(content)[_LENGTH.size :])
+
+
+def _missing_bytes(content: bytes) -> int:
+    if len(content) < _LENGTH.size:
+        return _LENGTH.size - len(content)
+    return int(_LENGTH.size + _LENGTH.unpack_from(content)[0] - len(content))
 
 
 def main() -> None:
     """Run a worker; `argv` names three inherited files: socket, shared frames, pickled `Setup`."""
-    socket, frames, setup_file = map(int, sys.argv[1:4])
+    inherited, frames, setup_file = map(int, sys.argv[1:4])
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(socket)
+    connection = socket.socket(fileno=inherited)
     setup: Setup = pickle.loads(Path(f"/proc/self/fd/{setup_file}").read_bytes())
     try:
         serve(connection, setup, SeenSlots(frames, setup.slot_bytes))
     except TollgateError as error:
-        connection.send_bytes(packed(str(error)))
+        send(connection, str(error))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # nobody is there any more
 
 
-def serve(connection: Connection, setup: Setup, slots: SeenSlots) -> None:
+def serve(connection: socket.socket, setup: Setup, slots: SeenSlots) -> None:
     """Open, warm up, say so, and work until the socket closes.
 
     Raises:
@@ -133,10 +163,18 @@ def serve(connection: Connection, setup: Setup, slots: SeenSlots) -> None:
             grants = ask(setup.wish)
         if not setup.wish.collect_garbage:
             grants = (*grants, still_the_collector())
-        connection.send_bytes(packed(Ready(service_ns, _rss_bytes(), grants)))
+        spins = False
+        if setup.wish.spin:
+            grants = (*grants, spinning())
+            spins = grants[-1].granted
+        there = select.poll()
+        there.register(connection, select.POLLIN)
+        send(connection, Ready(service_ns, _rss_bytes(), grants))
         while True:
-            work: Work = pickle.loads(connection.recv_bytes())
-            connection.send_bytes(packed(_done(pipelines[work.engine], slots, work)))
+            while spins and not there.poll(0):
+                pass
+            work: Work = receive(connection)
+            send(connection, _done(pipelines[work.engine], slots, work))
 
 
 def _warmed(pipeline: Pipeline, picture_px: tuple[int, int]) -> tuple[int, ...]:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
 from perception.errors import OutputError
+from perception.kinds import Kind
 from perception.record import RunHeader
 from perception.sinks.sink import Sink
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """Where a kind of sink is written, and the extra that brings the libraries for it."""
-
-    module: str
-    name: str
-    extra: str | None = None
-
 
 SINKS: dict[str, Kind] = {
     "run_log": Kind("perception.sinks.run_log", "RunLogWriter"),
@@ -44,13 +33,5 @@ def open_sink(kind: str, path: Path, header: RunHeader) -> Sink:
     """
     if kind not in SINKS:
         raise OutputError(f"sink {kind!r} is unknown, expected one of {', '.join(SINKS)}")
-    entry = SINKS[kind]
-    try:
-        module = import_module(entry.module)
-    except ModuleNotFoundError as error:
-        raise OutputError(
-            f"{error.name} is not installed, expected it for the output {kind}; run: "
-            f"pip install 'tollgate[{entry.extra}]'"
-        ) from error
-    sink: Sink = getattr(module, entry.name)(path, header)
+    sink: Sink = SINKS[kind].load(f"the output {kind}", OutputError)(path, header)
     return sink

@@ -8,9 +8,11 @@ log; its `Camera.clock` says which of both it is.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -21,7 +23,7 @@ from perception.errors import SourceError
 from perception.frame import Frame
 from perception.sources.pictures import decoded_picture
 from perception.sources.raw_pixels import RawPicture
-from perception.sources.source import Camera, Clock, chosen_cameras
+from perception.sources.source import Camera, Clock, chosen_cameras, in_capture_order
 from perception.sources.video_messages import VideoMessages
 
 _NS = 1_000_000_000
@@ -98,6 +100,52 @@ class MessageCamera:
                 "the recording is damaged: cut it there, or record it anew"
             )
         return captured_ns
+
+
+class MessageRecording:
+    """A recording of messages: each topic with camera messages is a camera, named after the topic."""
+
+    def __init__(
+        self,
+        path: Path,
+        counts: Mapping[tuple[str, str], int],
+        messages: Callable[[Path, str, str], Generator[LoggedMessage]],
+        *,
+        cameras: Sequence[str],
+    ) -> None:
+        """Decode the first picture of each camera.
+
+        Args:
+            path: the file or folder.
+            counts: topic and schema → number of messages.
+            messages: reads those of a path, a topic and a schema, each call anew.
+            cameras: the topics wanted; empty means all with camera messages.
+
+        Raises:
+            SourceError: damaged, without such a topic, or with a picture that cannot be decoded.
+        """
+        self._cameras = {
+            topic: MessageCamera(
+                topic,
+                schema,
+                count=counts[topic, schema],
+                messages=partial(messages, path, topic, schema),
+                where=f"{path}: {topic}",
+            )
+            for topic, schema in camera_topics(counts, cameras, where=path)
+        }
+        self.cameras = tuple(camera.camera for camera in self._cameras.values())
+
+    def frames(self) -> Iterator[Frame]:
+        """See `FrameSource.frames`."""
+        return in_capture_order([camera.frames() for camera in self._cameras.values()])
+
+    def camera_frames(self, camera_id: str) -> Generator[Frame]:
+        """See `Recording.camera_frames`."""
+        return self._cameras[camera_id].frames()
+
+    def close(self) -> None:
+        """See `FrameSource.close`. Every iterator holds its own file; none is held here."""
 
 
 class StillReader:

@@ -12,7 +12,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,22 +22,13 @@ from mcap_protobuf.decoder import DecoderFactory as ProtobufDecoderFactory
 from mcap_ros2.decoder import DecoderFactory as Ros2DecoderFactory
 
 from perception.errors import SourceError
-from perception.frame import Frame
-from perception.sources.camera_messages import (
-    READERS,
-    LoggedMessage,
-    MessageCamera,
-    camera_topics,
-    damage_told,
-    json_fields,
-)
-from perception.sources.source import in_capture_order
+from perception.sources.camera_messages import LoggedMessage, MessageRecording, damage_told, json_fields
 
 _REMEDY = "copy it again, or save what is whole with: mcap recover FILE -o NEW.mcap"
 
 
-class McapFile:
-    """Each topic with camera messages is a camera, named after the topic. `captured_ns`: see `camera_messages`."""
+class McapFile(MessageRecording):
+    """See `MessageRecording`. `captured_ns`: see `camera_messages`."""
 
     def __init__(self, path: Path, *, cameras: Sequence[str] = ()) -> None:
         """Read the index and decode the first picture of each camera.
@@ -50,30 +40,7 @@ class McapFile:
         Raises:
             SourceError: cut off, damaged, without such a topic, or with a picture that cannot be decoded.
         """
-        self._path = path
-        counts = _counts(path)
-        self._cameras = {
-            topic: MessageCamera(
-                topic,
-                schema,
-                count=counts[topic, schema],
-                messages=partial(_messages, path, topic),
-                where=f"{path}: {topic}",
-            )
-            for topic, schema in camera_topics(counts, cameras, where=path)
-        }
-        self.cameras = tuple(camera.camera for camera in self._cameras.values())
-
-    def frames(self) -> Iterator[Frame]:
-        """See `FrameSource.frames`."""
-        return in_capture_order([camera.frames() for camera in self._cameras.values()])
-
-    def camera_frames(self, camera_id: str) -> Generator[Frame]:
-        """See `Recording.camera_frames`."""
-        return self._cameras[camera_id].frames()
-
-    def close(self) -> None:
-        """See `FrameSource.close`. Every iterator holds its own file; none is held here."""
+        super().__init__(path, _counts(path), _messages, cameras=cameras)
 
 
 class _JsonDecoderFactory(DecoderFactory):
@@ -108,10 +75,10 @@ def _key(channel: Channel, schema: Schema | None) -> tuple[str, str]:
     return channel.topic, "" if schema is None else schema.name
 
 
-def _messages(path: Path, topic: str) -> Generator[LoggedMessage]:
+def _messages(path: Path, topic: str, wanted: str) -> Generator[LoggedMessage]:
     with _opened(path) as (_, reader), damage_told(path, remedy=_REMEDY):
         for schema, _, message, fields in reader.iter_decoded_messages(topics=[topic]):
-            if schema is not None and schema.name in READERS:
+            if schema is not None and schema.name == wanted:
                 yield LoggedMessage(fields, message.log_time)
 
 

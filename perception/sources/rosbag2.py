@@ -9,21 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
-from perception.frame import Frame
-from perception.sources.camera_messages import LoggedMessage, MessageCamera, camera_topics, damage_told
-from perception.sources.source import in_capture_order
+from perception.sources.camera_messages import LoggedMessage, MessageRecording, damage_told
 
 _REMEDY = "copy it again, or rebuild it with: ros2 bag reindex FOLDER"
 
 
-class Rosbag2:
-    """Each topic with camera messages is a camera, named after the topic. `captured_ns`: see `camera_messages`."""
+class Rosbag2(MessageRecording):
+    """See `MessageRecording`. `captured_ns`: see `camera_messages`."""
 
     def __init__(self, path: Path, *, cameras: Sequence[str] = ()) -> None:
         """Read the metadata and decode the first picture of each camera.
@@ -35,32 +32,16 @@ class Rosbag2:
         Raises:
             SourceError: damaged, without such a topic, or with a picture that cannot be decoded.
         """
-        counts: Counter[tuple[str, str]] = Counter()
-        with _opened(path) as reader:
-            for connection in reader.connections:
-                counts[connection.topic, connection.msgtype] += connection.msgcount
-        self._cameras = {
-            topic: MessageCamera(
-                topic,
-                schema,
-                count=counts[topic, schema],
-                messages=partial(_messages, path, topic, schema),
-                where=f"{path}: {topic}",
-            )
-            for topic, schema in camera_topics(counts, cameras, where=path)
-        }
-        self.cameras = tuple(camera.camera for camera in self._cameras.values())
+        super().__init__(path, _counts(path), _messages, cameras=cameras)
 
-    def frames(self) -> Iterator[Frame]:
-        """See `FrameSource.frames`."""
-        return in_capture_order([camera.frames() for camera in self._cameras.values()])
 
-    def camera_frames(self, camera_id: str) -> Generator[Frame]:
-        """See `Recording.camera_frames`."""
-        return self._cameras[camera_id].frames()
-
-    def close(self) -> None:
-        """See `FrameSource.close`. Every iterator holds its own files; none is held here."""
+def _counts(path: Path) -> Counter[tuple[str, str]]:
+    """Topic and schema → number of messages."""
+    counts: Counter[tuple[str, str]] = Counter()
+    with _opened(path) as reader:
+        for connection in reader.connections:
+            counts[connection.topic, connection.msgtype] += connection.msgcount
+    return counts
 
 
 def _messages(path: Path, topic: str, schema: str) -> Generator[LoggedMessage]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from perception.errors import SourceError
+from perception.kinds import Kind
 from perception.sources.cameras import LIVE_UNDERSTOOD, is_live, named, open_cameras
 from perception.sources.drive import DRIVE_FILE
 from perception.sources.kitti_raw import CAMERA_FOLDERS
@@ -16,16 +15,6 @@ from perception.sources.nuscenes import SAMPLE_TABLES
 from perception.sources.pictures import PICTURE_SUFFIXES, picture_files
 from perception.sources.prefetch import Prefetched
 from perception.sources.source import FrameSource, Recording
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """Where a kind of recording is read, and the extra that brings the libraries for it."""
-
-    module: str
-    name: str
-    extra: str | None = None
-
 
 SOURCES: dict[str, Kind] = {
     "drive": Kind("perception.sources.drive", "DriveSource"),
@@ -53,14 +42,7 @@ def source_class(kind: str) -> Any:  # noqa: ANN401  (constructors differ by kin
     """
     if kind not in SOURCES:
         raise SourceError(f"kind of recording {kind!r} is unknown, expected one of {', '.join(SOURCES)}")
-    entry = SOURCES[kind]
-    try:
-        return getattr(import_module(entry.module), entry.name)
-    except ModuleNotFoundError as error:
-        raise SourceError(
-            f"{error.name} is not installed, expected it for recordings of kind {kind}; run: "
-            f"pip install 'tollgate[{entry.extra}]'"
-        ) from error
+    return SOURCES[kind].load(f"recordings of kind {kind}", SourceError)
 
 
 def open_source(path: Path, *, cameras: Sequence[str] = ()) -> Prefetched:

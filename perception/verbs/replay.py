@@ -11,13 +11,15 @@ counted from the start of work on a frame. With --paced the recording plays as i
   tollgate replay package/ drive.mp4 --overlay out/                with an annotated video per camera
   tollgate replay package/ drive.mcap --mcap out/run.mcap          for Foxglove
   tollgate replay package/ drive/ --start 12 --duration 5 --loop 3 three times five seconds
+  tollgate replay package/ drive/ --lanes 4 --threads 1            as fast as four cores go
   tollgate replay release/ drive/ --require-release signer.pub     only what verifies
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,6 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("simulated", "measured"),
         help="what the log holds as timing; default simulated, with --paced always measured",
     )
+    parser.add_argument(
+        "--lanes", type=positive, default=1, metavar="N", help="take N frames at once, each on an engine of its own"
+    )
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted replay with --log ended")
     parser.add_argument("--compare", type=Path, metavar="LOG", help="hold every result against an earlier run's log")
     parser.add_argument(
@@ -83,11 +88,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     package = package_of(arguments)
     with (
         recording_of(arguments) as source,
-        open_pipeline(package, score_threshold=arguments.score, threads=arguments.threads) as pipeline,
+        _opened(package, arguments) as pipelines,
         terminal.progress(f"replay: {arguments.recording}", _frames_expected(arguments, source)) as step,
     ):
         chosen = Excerpt(source, start_s=arguments.start, duration_s=arguments.duration, laps=arguments.loop)
-        tally, comparison = _replayed(arguments, package, pipeline, source=chosen, on_frame=lambda _: step())
+        tally, comparison = _replayed(arguments, package, pipelines, source=chosen, on_frame=lambda _: step())
     show_tally(tally, terminal, package=package, title=f"{package.manifest.name} on {arguments.recording}")
     terminal.result({"package": package.sha256, **tally.to_dict(), "comparison": _as_document(comparison)})
     code = exit_code_of(tally, terminal, max_late=arguments.max_late)
@@ -96,20 +101,33 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return code
 
 
+@contextmanager
+def _opened(package: EnginePackage, arguments: argparse.Namespace) -> Iterator[list[Pipeline]]:
+    """A pipeline for each lane."""
+    with ExitStack() as opened:
+        yield [
+            opened.enter_context(open_pipeline(package, score_threshold=arguments.score, threads=arguments.threads))
+            for _ in range(arguments.lanes)
+        ]
+
+
 def _replayed(
     arguments: argparse.Namespace,
     package: EnginePackage,
-    pipeline: Pipeline,
+    pipelines: list[Pipeline],
     *,
     source: FrameSource,
     on_frame: OnFrame,
 ) -> tuple[Tally, Comparison | None]:
     """Play the recording; what it was compared with, where that was asked for."""
     if not wants_sinks(arguments) and arguments.compare is None:
-        return _played(arguments, pipeline, source, sinks=(), on_frame=on_frame), None
+        return _played(arguments, pipelines, source, sinks=(), on_frame=on_frame), None
     header = _header_of(arguments, package, source)
     comparison = _comparison_of(arguments, header)
-    resumed = Resumed(pipeline, interrupted_log(arguments.log, header)) if arguments.resume else pipeline
+    resumed: list[Any] = list(pipelines)
+    if arguments.resume:
+        log = interrupted_log(arguments.log, header)
+        resumed = [Resumed(pipeline, log) for pipeline in pipelines]
     sinks: list[Sink] = open_sinks(arguments, header)
     if comparison is not None:
         sinks.append(comparison)
@@ -121,14 +139,16 @@ def _replayed(
 
 def _played(
     arguments: argparse.Namespace,
-    pipeline: Any,  # noqa: ANN401  (what stands in for a pipeline in lock-step is none in paced replay)
+    pipelines: list[Any],  # what stands in for a pipeline in lock-step is none in paced replay
     source: FrameSource,
     *,
     sinks: Sequence[Sink],
     on_frame: OnFrame,
 ) -> Tally:
-    loop = partial(runtime.run, speed=arguments.speed or 1.0) if arguments.paced else runtime.replay
-    return loop(pipeline, source, sinks=sinks, on_frame=on_frame, limit=arguments.frames)
+    loop = partial(runtime.run, speed=arguments.speed or 1.0)
+    if not arguments.paced:
+        loop = partial(runtime.replay, beside=pipelines[1:])
+    return loop(pipelines[0], source, sinks=sinks, on_frame=on_frame, limit=arguments.frames)
 
 
 def _header_of(arguments: argparse.Namespace, package: EnginePackage, source: FrameSource) -> RunHeader:
@@ -159,6 +179,7 @@ def _refuse_what_contradicts(arguments: argparse.Namespace) -> None:
         (arguments.paced and arguments.resume, "--resume", "without --paced: real time cannot go on where it ended"),
         (arguments.paced and arguments.compare is not None, "--compare", "without --paced: there frames may be lost"),
         (arguments.paced and arguments.clock == "simulated", "--clock simulated", "without --paced: its time is real"),
+        (arguments.paced and arguments.lanes > 1, "--lanes", "without --paced: there frames are taken one by one"),
         (arguments.speed is not None and not arguments.paced, "--speed", "with --paced: lock-step has no speed"),
         (arguments.resume and arguments.log is None, "--resume", "with --log FILE: that log says where it ended"),
         (arguments.differences is not None and arguments.compare is None, "--differences", "with --compare LOG"),

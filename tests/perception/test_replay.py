@@ -14,7 +14,7 @@ import cv2
 import pytest
 
 from perception.cli import main
-from perception.record import line_of, line_without_timing, read_run_log
+from perception.record import incomplete_path, line_of, line_without_timing, read_run_log
 from perception.sources.table import open_source
 from tests.perception.builders import detector_package
 
@@ -61,6 +61,17 @@ def test_two_replays_write_the_same_log_byte_for_byte_on_one_thread_and_on_two(p
         assert again.read_bytes() == log.read_bytes()
     assert read_run_log(log).header.clock == "simulated"
     assert {frame.timings.total_ns for frame in read_run_log(log).frames} == {0}
+
+
+def test_two_lanes_write_the_same_log_and_can_be_resumed(package, log, tmp_path):
+    again = tmp_path / "lanes.jsonl"
+    assert replay(package, DRIVE, "--frames", 12, "--lanes", 2, "--threads", 1, "--log", again) == 0
+    assert again.read_bytes() == log.read_bytes()
+    header, *frames, _ = [json.loads(line) for line in log.read_bytes().splitlines()]
+    seal(incomplete_path(tmp_path / "resumed.jsonl"), header, frames[:5], complete=False)
+    words = ("--frames", 12, "--lanes", 2, "--log", tmp_path / "resumed.jsonl", "--resume")
+    assert replay(package, DRIVE, *words) == 0
+    assert (tmp_path / "resumed.jsonl").read_bytes() == log.read_bytes()
 
 
 def test_a_measured_clock_is_logged_on_request(package, log, tmp_path):
@@ -195,6 +206,7 @@ def test_paced_replay_keeps_the_cameras_pace(package, tmp_path):
         (("--paced", "--compare", "x"), "--compare: expected without --paced"),
         (("--paced", "--clock", "simulated"), "--clock simulated: expected without --paced"),
         (("--speed", "2"), "--speed: expected with --paced"),
+        (("--paced", "--lanes", "2"), "--lanes: expected without --paced"),
         (("--resume",), "--resume: expected with --log FILE"),
         (("--differences", "x"), "--differences: expected with --compare LOG"),
     ],

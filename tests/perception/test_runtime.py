@@ -54,6 +54,23 @@ def test_replay_takes_every_frame_in_order_of_the_source() -> None:
     assert sink.ending == "closed"
 
 
+def test_pipelines_beside_each_other_share_the_frames_and_keep_their_order() -> None:
+    sink = KeepingSink()
+    uneven = [pipeline_of(service_ms) for service_ms in (3.0, 0.0, 1.0)]
+    replay(uneven[0], ListSource(frames_of("front", 11)), sinks=[sink], on_frame=lambda _: None, beside=uneven[1:])
+    assert [outcome.frame.frame_id for outcome in sink.outcomes] == list(range(11))
+    slow = [outcome.timings.infer_ns >= 3_000_000 for outcome in sink.outcomes]
+    assert slow[::3] == [True] * 4
+
+
+def test_a_source_that_breaks_loses_no_frame_that_was_in_work() -> None:
+    sink, pair = KeepingSink(), (pipeline_of(), pipeline_of())
+    with pytest.raises(SourceError, match="frame 3 is damaged"):
+        replay(pair[0], BreakingSource(frames_of("front", 3)), sinks=[sink], on_frame=lambda _: None, beside=pair[1:])
+    assert [outcome.frame.frame_id for outcome in sink.outcomes] == [0, 1, 2]
+    assert sink.ending == "aborted"
+
+
 def test_replay_stops_at_its_limit() -> None:
     tally = replay(pipeline_of(), ListSource(frames_of("front", 5)), sinks=[], on_frame=lambda _: None, limit=2)
     assert sum(tally.frames.values()) == 2

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from perception.bench import compare, held_frames
-from perception.pipeline import open_pipeline
+from perception.pipeline import Pipeline, open_pipeline
 from perception.runtime import replay
 from perception.sources.table import open_source
 from tests.benchmarks.plain_script import yolox_on_video
@@ -40,7 +41,10 @@ def overhead(folder: Path, minutes: float) -> list[dict[str, Any]]:
 
 
 def throughput(folder: Path, minutes: float, *, peer_python: Path | None) -> list[dict[str, Any]]:
-    """Whole passes over one video in turn: decoding alone, inference alone, replay, the script, the peer."""
+    """Whole passes over one video in turn: decoding alone, inference alone, replay, the script, the peer.
+
+    Every side has the same threads for its network: replay as lanes of one thread each, and once more as one engine.
+    """
     package = float_package(folder / "yolox", "yolox_nano_416", deadline_ms=1000)
     model = SHARED / "models" / "yolox_nano_416.onnx"
     source = open_source(CLIP_720P)
@@ -48,12 +52,15 @@ def throughput(folder: Path, minutes: float, *, peer_python: Path | None) -> lis
     source.close()
     rounds = max(3, int(minutes * 60 / 3))
     sides: dict[str, list[float]] = {}
-    with open_pipeline(package, threads=THREADS) as pipeline:
+    with ExitStack() as opened:
+        pipeline = opened.enter_context(open_pipeline(package, threads=THREADS))
+        lanes = [opened.enter_context(open_pipeline(package, threads=1)) for _ in range(THREADS)]
         tensors = [{name: array.copy() for name, array in pipeline.prepare(frame).items()} for frame in frames]
         jobs: dict[str, Callable[[], object]] = {
             "decode": _decoded,
             "infer": lambda: [pipeline.engine.infer(tensor) for tensor in tensors],
-            "replay": lambda: _replayed(pipeline),
+            "replay": lambda: _replayed(lanes),
+            "replay one by one": lambda: _replayed([pipeline]),
             "script": lambda: yolox_on_video(model, CLIP_720P, input_size=(416, 416), threads=THREADS),
         }
         for turn in range(rounds + 1):
@@ -92,9 +99,9 @@ def _decoded() -> int:
     return count
 
 
-def _replayed(pipeline: Any) -> None:
+def _replayed(lanes: Sequence[Pipeline]) -> None:
     source = open_source(CLIP_720P)
-    replay(pipeline, source, sinks=[], on_frame=lambda _: None)
+    replay(lanes[0], source, sinks=[], on_frame=lambda _: None, beside=lanes[1:])
     source.close()
 
 

@@ -7,10 +7,11 @@ import random
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 from perception.deadline.run import Options, Report, Running, run_plan
 from perception.errors import OutputError
 from perception.frame import Frame
-from perception.pipeline import FrameResult
+from perception.pipeline import FrameResult, Status
 from perception.record import RecordingEntry, RunHeader, read_run_log
 from perception.sinks.run_log import RunLogWriter
 from perception.sources.source import Camera
@@ -28,8 +29,19 @@ from tests.benchmarks.runtime.loop_cases import COMMAND, plan_with_fallback
 RATE_HZ = 30
 PERIOD_NS = 1_000_000_000 // RATE_HZ
 SIZE_PX = (320, 180)
+CAMERAS = ("left", "right")
 HEAD_S, SPACING_S, LAST_S = 3.0, 2.5, 8.0
 HANG_MS, CRASH_MS = 300, 200.0
+
+
+class Told(NamedTuple):
+    """One published outcome."""
+
+    at_ns: int
+    camera: str
+    status: Status
+    causes: str
+
 
 Alter = Callable[[Frame, "Planted", int], list[Frame]]
 
@@ -210,7 +222,7 @@ class Faulty:
     def __init__(self, planted: list[Planted], *, seconds: float) -> None:
         self._planted, self._frames = planted, int(seconds * RATE_HZ)
         self.running: Running | None = None
-        self.cameras = tuple(Camera(name, *SIZE_PX, float(RATE_HZ), self._frames) for name in ("left", "right"))
+        self.cameras = tuple(Camera(name, *SIZE_PX, float(RATE_HZ), self._frames) for name in CAMERAS)
 
     def camera_frames(self, camera_id: str) -> Iterator[Frame]:
         """Frames at their times on this machine's clock: a live camera."""
@@ -255,12 +267,11 @@ def campaign(folder: Path, minutes: float) -> list[dict[str, Any]]:
     planted = _planned(kinds(disk), minutes)
     seconds = planted[-1].at_frame / RATE_HZ + LAST_S
     source = Faulty(planted, seconds=seconds)
-    published: list[tuple[int, str]] = []
-    lock = threading.Lock()
+    published: list[Told] = []
 
     def remember(outcome: FrameResult) -> None:
-        with lock:
-            published.append((outcome.instants.finished_ns, " ".join(outcome.causes)))
+        causes = " ".join(outcome.causes)
+        published.append(Told(outcome.instants.finished_ns, outcome.frame.camera_id, outcome.status, causes))
 
     def on_open(running: Running) -> None:
         source.running = running
@@ -277,7 +288,7 @@ def _planned(every: list[Kind], minutes: float) -> list[Planted]:
     number = HEAD_S * RATE_HZ
     for _ in range(rounds):
         for kind in chance.sample(every, len(every)):
-            planned.append(Planted(kind, int(number), chance.choice(("left", "right"))))
+            planned.append(Planted(kind, int(number), chance.choice(CAMERAS)))
             number += kind.frames + SPACING_S * RATE_HZ
     return planned
 
@@ -285,26 +296,43 @@ def _planned(every: list[Kind], minutes: float) -> list[Planted]:
 def _verdict(
     planted: list[Planted],
     source: Faulty,
-    published: list[tuple[int, str]],
+    published: list[Told],
     report: Report,
     folder: Path,
 ) -> list[dict[str, Any]]:
     running = source.running
     events = [] if running is None else [(event.at_ns, event.what) for event in running.condition.events]
-    told = sorted([*events, *published])
+    told = sorted([*events, *((each.at_ns, each.causes) for each in published)])
     silent = [fault for fault in planted if not _flagged(fault, told)]
     log = read_run_log(folder / "run.jsonl")
     missing = len(published) - len(log.frames)
-    last = [frame.status.value for frame in log.frames[-10:]]
-    names = ", ".join(sorted({fault.kind.name for fault in silent})) or "none"
+    unwell = _not_recovered(planted, published)
     count = len(planted)
     return [
         _row(f"faults planted, of {len({f.kind.name for f in planted})} kinds", count, "faults", count, None),
-        _row(f"faults not flagged within their stated delay ({names})", len(silent), "faults", count, 0),
+        _row(f"faults not flagged within their stated delay ({_names(silent)})", len(silent), "faults", count, 0),
+        _row(f"faults not recovered from before the next one ({_names(unwell)})", len(unwell), "faults", count, 0),
         _row("frames published but not in the log", missing, "frames", len(published), 0),
-        _row("of the last ten frames, not ON_TIME", sum(s != "ON_TIME" for s in last), "frames", 10, 0),
         _row("engine processes replaced", report.restarts, "processes", count, None),
     ]
+
+
+def _names(faults: list[Planted]) -> str:
+    return ", ".join(sorted({fault.kind.name for fault in faults})) or "none"
+
+
+def _not_recovered(planted: list[Planted], published: list[Told]) -> list[Planted]:
+    """Faults before whose successor (or the end) most of a camera's last ten frames were not ON_TIME."""
+    begins = [fault.began_ns or 0 for fault in planted[1:]] + [published[-1].at_ns + 1]
+    unwell = []
+    for fault, next_ns in zip(planted, begins, strict=True):
+        last: dict[str, deque[bool]] = {camera: deque(maxlen=10) for camera in CAMERAS}
+        for each in published:
+            if each.at_ns < next_ns:
+                last[each.camera].append(each.status is Status.ON_TIME)
+        if any(sum(well) <= 5 for well in last.values()):
+            unwell.append(fault)
+    return unwell
 
 
 def _flagged(fault: Planted, told: list[tuple[int, str]]) -> bool:

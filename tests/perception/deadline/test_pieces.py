@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
+import socket
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +21,11 @@ from perception.deadline.condition import Condition, Level
 from perception.deadline.jobs import Arrival, Job, Waiting
 from perception.deadline.ladder import Ladder, LadderLimits
 from perception.deadline.plan import Criticality, ModelPlan, Settings, Step, load_plan
-from perception.deadline.realtime import RealtimeWish, ask
+from perception.deadline.realtime import RealtimeWish, ask, spinning
 from perception.deadline.slots import SeenSlots, Slots
+from perception.deadline.worker import receive, send
 from perception.errors import SpecError
+from perception.results import Detections
 from perception.sync import Pairer
 from tests.perception.builders import frames_of, null_package
 
@@ -79,6 +85,59 @@ def test_where_all_are_kept_none_is_displaced_and_they_come_in_order() -> None:
 
 
 LIMITS = LadderLimits(window_ns=S, down_share=0.05, calm_ns=2 * S, longest_calm_ns=8 * S)
+
+
+def test_a_job_that_could_not_be_started_waits_again_before_newer_ones() -> None:
+    waiting, model = Waiting(keep_all=True), model_of("people", 50)
+    for at in (0, 30):
+        waiting.put(job_of(model, "front", at))
+    first = waiting.take()
+    waiting.give_back(first)
+    assert waiting.take() is first
+
+
+@pytest.mark.parametrize("size", [0, 65_000, 3_000_000])
+def test_a_message_arrives_whole_however_long_it_is(size: int) -> None:
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        sender = threading.Thread(target=send, args=(mine, (size, b"x" * size)))
+        sender.start()
+        assert receive(theirs) == (size, b"x" * size)
+        sender.join()
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_detections_travel_as_they_are(count: int) -> None:
+    boxes_px = np.arange(4 * count, dtype=np.float32).reshape(count, 4)
+    sent = Detections(boxes_px, np.linspace(1, 0, count, dtype=np.float32), np.arange(count, dtype=np.int32))
+    got = pickle.loads(pickle.dumps(sent))
+    for name in ("boxes_px", "scores", "class_ids"):
+        before, after = getattr(sent, name), getattr(got, name)
+        assert (after.dtype, after.shape) == (before.dtype, before.shape)
+        assert np.array_equal(after, before)
+
+
+@pytest.mark.parametrize("part", [0, 3, 20])
+def test_a_message_that_ends_early_is_the_end(part: int) -> None:
+    mine, theirs = socket.socketpair()
+    with theirs:
+        with mine:
+            mine.sendall((100).to_bytes(4, sys.byteorder)[:part] + b"x" * max(0, part - 4))
+        with pytest.raises(EOFError):
+            receive(theirs)
+
+
+def test_an_engine_may_spin_only_where_another_core_gives_it_work() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        alone = spinning()
+    finally:
+        os.sched_setaffinity(0, before)
+    assert (alone.granted, str(alone)) == (
+        False,
+        "waiting spinning: refused (one core only; give it two or more in cpus)",
+    )
 
 
 def pass_time(ladder: Ladder, start_ns: int, seconds: float, *, missed: bool) -> tuple[int, list[str]]:

@@ -84,6 +84,26 @@ def test_a_loop_that_keeps_up_publishes_every_frame_in_time_with_all_its_instant
     assert (report.restarts, report.events) == (0, ())
 
 
+def test_an_engine_that_spins_answers_as_any_other_and_says_that_it_does(quick: EnginePackage) -> None:
+    report, outcomes = run_of(plan_with(quick, settings={"spin": True}), noisy("front", 12, period_ms=50))
+    assert {outcome.status for outcome in outcomes} == {Status.ON_TIME}
+    told = [str(grant) for where, grant in report.grants if where == "engine 0"]
+    assert any(grant.startswith("waiting spinning: ") for grant in told)
+
+
+def test_a_callback_that_fails_ends_the_run_with_its_failure(quick: EnginePackage) -> None:
+    def fail(_: FrameResult) -> None:
+        raise LookupError("nobody listens")
+
+    frames = noisy("front", 500)
+    source = ListSource(frames)
+    source.frames = lambda: (delivered.append(frame.frame_id) or frame for frame in frames)
+    delivered: list[int] = []
+    with pytest.raises(LookupError, match="nobody listens"):
+        run_plan(plan_with(quick), source, options=Options(force=True, on_frame=fail))
+    assert len(delivered) < len(frames)
+
+
 def test_overload_loses_frames_but_no_count_and_ages_stay_bounded(slow: EnginePackage) -> None:
     _, outcomes = run_of(plan_with(slow), noisy("front", 100, period_ms=10))
     done = [outcome for outcome in outcomes if outcome.result is not None]
