@@ -133,7 +133,7 @@ class BatchedCameras:
             )
         self._device = engine.device
         self._select = Selection(spec.decoding)
-        with ExitStack() as undo, self._device.current("opening cameras in a batch"):
+        with self._device.current("opening cameras in a batch"), ExitStack() as undo:
             self._lane = engine.open_lane()
             undo.callback(self._lane.close)
             self._inputs = [FrameInput(spec, layout, self._device, buffers=1, memory=memory) for layout in layouts]

@@ -97,7 +97,7 @@ class FramePath:
         self._engine, self._device = engine, engine.device
         self._select = Selection(spec.decoding)
         self._running = self._device.current("running a frame")
-        with ExitStack() as undo, self._device.current("opening a camera's path"):
+        with self._device.current("opening a camera's path"), ExitStack() as undo:
             self._lane = engine.open_lane()
             undo.callback(self._lane.close)
             self._input = FrameInput(spec, layout, self._device, buffers=buffers, memory=memory)
@@ -143,13 +143,13 @@ class FramePath:
         return self._lender.lend_while_held()
 
     def brought(self, pixels: Pixels) -> Pixels:
-        """The same picture in one of the buffers: itself where it lies in one, else copied to one kept for that.
+        """The buffer that holds this picture: the one it lies in, else one that is kept to copy it to.
 
         Raises:
             RuntimeError: no buffer can be kept, since all were lent before the first call.
         """
         if self._lender.knows(pixels):
-            return pixels
+            return self._input.buffers[self._lender.number_of(pixels)]
         if self._own is None:
             self._own = self._lender.lend()
         np.copyto(self._own, pixels)

@@ -23,6 +23,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import onnxruntime
 
+import perception.engines
 from perception.engines.cuda_candidates import HEADER
 from tests.perception.engines.cuda_on_cpu import library_of
 
@@ -49,6 +50,7 @@ class Gpu:
         self.copies_to_gpu_bytes = 0
         self.refuses_captures = False
         self.integrated = 0
+        self.left_over = 0
 
     def require_context(self) -> None:
         if not getattr(self.contexts, "stack", []):
@@ -67,8 +69,7 @@ class Context:
         GPU.contexts.stack.pop()
 
     def detach(self) -> None:
-        GPU.memory.clear()
-        GPU.pinned.clear()
+        GPU.left_over = len(GPU.memory)
 
 
 class Device:
@@ -171,6 +172,9 @@ class Allocation:
     def free(self) -> None:
         GPU.require_context()
         del GPU.memory[int(self)]
+
+    def __del__(self) -> None:
+        GPU.memory.pop(int(self), None)
 
 
 class HostAllocation:
@@ -384,19 +388,23 @@ class TrtContext:
             views[name][...] = answer
 
 
-class TrtEngine:
-    TYPES = {
-        "tensor(float)": ("FLOAT", np.float32), "tensor(int64)": ("INT64", np.int64), "tensor(uint8)": ("UINT8", np.uint8),
-        "tensor(float16)": ("HALF", np.float16), "tensor(int32)": ("INT32", np.int32),
-    }  # fmt: skip
+TYPES = {
+    "tensor(float)": ("FLOAT", np.float32),
+    "tensor(float16)": ("HALF", np.float16),
+    "tensor(uint8)": ("UINT8", np.uint8),
+    "tensor(int32)": ("INT32", np.int32),
+    "tensor(int64)": ("INT64", np.int64),
+}
 
+
+class TrtEngine:
     def __init__(self, content: bytes) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         sides = self.session.get_inputs(), self.session.get_outputs()
         self.inputs, self.outputs = ([value.name for value in side] for side in sides)
-        self.tensors = {v.name: (v.shape, self.TYPES[v.type][1], self.TYPES[v.type][0]) for side in sides for v in side}
+        self.tensors = {v.name: (v.shape, TYPES[v.type][1], TYPES[v.type][0]) for side in sides for v in side}
         self.num_io_tensors = len(self.tensors)
 
     def get_tensor_name(self, number: int) -> str:
@@ -468,6 +476,7 @@ def installed():
     before = {name: sys.modules.get(name) for name in (*stand_ins, *OF_THE_GPU)}
     for name in OF_THE_GPU:
         sys.modules.pop(name, None)
+        vars(perception.engines).pop(name.rpartition(".")[2], None)
     sys.modules.update(stand_ins)
     try:
         yield GPU
