@@ -172,6 +172,11 @@ class Pipeline:
         """Which way frames take, in words; what an engine chooses by itself is known after the first frame."""
         return self._way.told
 
+    @property
+    def lends(self) -> bool:
+        """Whether `lend` may ever give a buffer."""
+        return self._way is not self._host_way
+
     def lend(self, shape: tuple[int, ...]) -> Pixels | None:
         """See `FrameWay.lend`."""
         return self._way.lend(shape)

@@ -68,11 +68,13 @@ class Ready:
         service_ns: for each engine, whole steps timed after the warm-up.
         rss_bytes: memory the process holds.
         grants: what the kernel gave.
+        ways: for each engine, which way frames take through it.
     """
 
     service_ns: tuple[tuple[int, ...], ...]
     rss_bytes: int
     grants: tuple[Grant, ...]
+    ways: tuple[str, ...]
 
 
 class Work(NamedTuple):
@@ -133,7 +135,7 @@ def serve(connection: Connection, setup: Setup, slots: SeenSlots) -> None:
             grants = ask(setup.wish)
         if not setup.wish.collect_garbage:
             grants = (*grants, still_the_collector())
-        connection.send_bytes(packed(Ready(service_ns, _rss_bytes(), grants)))
+        connection.send_bytes(packed(Ready(service_ns, _rss_bytes(), grants, tuple(each.way for each in pipelines))))
         while True:
             work: Work = pickle.loads(connection.recv_bytes())
             connection.send_bytes(packed(_done(pipelines[work.engine], slots, work)))

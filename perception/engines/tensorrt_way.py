@@ -19,7 +19,7 @@ from perception.results import Result
 if TYPE_CHECKING:
     from perception.engines.tensorrt import TensorRtEngine
 
-MOST_SIZES = 4
+MOST_SIZES, BUFFERS = 4, 5
 _TURNS, _FRAMES_A_TURN = 4, 8
 
 Shape: TypeAlias = tuple[int, ...]
@@ -111,7 +111,7 @@ class TensorRtWay:
 
     def _path_in(self, memory: FrameMemory, layout: FrameLayout) -> FramePath:
         threshold = self._score_threshold if self._on_gpu else None
-        return FramePath(self._engine, self._spec, layout, memory=memory, score_threshold=threshold)
+        return FramePath(self._engine, self._spec, layout, buffers=BUFFERS, memory=memory, score_threshold=threshold)
 
 
 def _sooner(one: FramePath, other: FramePath) -> bool:

@@ -19,9 +19,11 @@ from pathlib import Path
 
 from scripts.tensorrt_bench.book import Book, gpu_state
 from scripts.tensorrt_bench.builds import build_all
+from scripts.tensorrt_bench.cameras import six_cameras
 from scripts.tensorrt_bench.cases import PRECISIONS, Case, cases_in
 from scripts.tensorrt_bench.drive import overlapped, traced
-from scripts.tensorrt_bench.latency import frame_to_detections, loading, plans_compared, six_cameras
+from scripts.tensorrt_bench.latency import frame_to_detections, plans_compared
+from scripts.tensorrt_bench.loading import loading
 from scripts.tensorrt_bench.parity import kernel_parity
 from scripts.tensorrt_bench.pictures import through_everything
 
@@ -58,6 +60,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for results")
     parser.add_argument("--main", required=True, help="name of the model whose frames are timed")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS, help="what to do")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="plans of the main one")
     parser.add_argument("--others", nargs="*", choices=PRECISIONS, default=PRECISIONS, help="plans of the other models")
     parser.add_argument("--level", type=int, default=2, help="builder level, 0 to 5")
     parser.add_argument("--build-s", type=float, default=300.0, help="give up builds after so long, the main one's not")
@@ -70,7 +73,8 @@ def parsed() -> argparse.Namespace:
 def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case: Case) -> dict[str, Callable[[], None]]:
     """What each step does."""
     ordered = [main_case, *(case for case in cases if case is not main_case)]
-    wanted = [(main_case, precision) for precision in PRECISIONS]
+    wanted = [(main_case, precision) for precision in options.precisions]
+    wanted += [(main_case, main_case.batch_of(precision)) for precision in options.precisions]
     wanted += [(case, precision) for precision in options.others for case in ordered[1:]]
     wanted = [(case, precision) for case, precision in wanted if case.model(precision).is_file()]
     clips = sorted(options.models.glob("*.mp4"))
@@ -104,7 +108,9 @@ def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case:
         "latency": lambda: frame_to_detections(
             main_case, best(), book, samples=options.samples, limit_s=options.latency_s
         ),
-        "cameras": lambda: six_cameras(main_case, best(), book, rounds=max(1, options.samples // 4000)),
+        "cameras": lambda: six_cameras(
+            main_case, best(), book, rounds=max(1, options.samples // 2000), limit_s=options.latency_s
+        ),
         "pictures": pictures,
         "loading": lambda: loading(main_case, best(), book),
         "drive": drive,

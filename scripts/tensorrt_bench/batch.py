@@ -1,10 +1,19 @@
-"""A network for several pictures at once, made of one for a single picture."""
+"""A network for several pictures at once, made of one for a single picture.
+
+python -m scripts.tensorrt_bench.batch MODEL.onnx …       writes MODEL.batch6.onnx beside each
+"""
 
 from __future__ import annotations
+
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import numpy_helper, shape_inference
+
+from perception.files import write_atomically
+from scripts.tensorrt_bench.cases import CAMERAS
 
 
 def batched(content: bytes, count: int) -> bytes:
@@ -33,8 +42,18 @@ def batched(content: bytes, count: int) -> bytes:
     return model.SerializeToString()
 
 
+def write_batched(model: Path) -> None:
+    """Write MODEL.batch6.onnx beside MODEL.onnx."""
+    write_atomically(model.with_suffix(f".batch{CAMERAS}.onnx"), batched(model.read_bytes(), CAMERAS))
+
+
 def _follows(tensor: onnx.TensorProto, name: str, count: int) -> onnx.TensorProto:
     shape = np.array(numpy_helper.to_array(tensor))
     if shape.size and shape[0] == 1:
         shape[0] = count
     return numpy_helper.from_array(shape, name)
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        write_batched(Path(argument))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,13 @@ from typing import Any
 import cv2
 import tensorrt as trt
 
+from perception.deadline.realtime import (
+    RealtimeWish,
+    ask,
+    still_the_collector,
+    threads_switching_quickly,
+    wake_the_collector,
+)
 from perception.latency import LatencyRecorder
 
 COMMAND = "python -m scripts.tensorrt_bench"
@@ -75,7 +82,7 @@ def _asked(fields: str) -> str:
 def take_turns(
     jobs: Mapping[str, tuple[Job, int]], rounds: int, *, settle: int = 20, limit_s: float = 600.0
 ) -> dict[str, LatencyRecorder]:
-    """Run every job some times a round, in turn; the first of each turn do not count.
+    """Run every job some times a round, in turn, inside `regular_service`; the first of each turn do not count.
 
     Args:
         jobs: name → the job, and how often it runs in a round.
@@ -85,9 +92,6 @@ def take_turns(
         limit_s: begin no round later than this.
     """
     recorders = {name: LatencyRecorder() for name in jobs}
-    gc.collect()
-    gc.freeze()
-    gc.disable()
     ends_at = time.monotonic() + limit_s
     for _ in range(max(1, rounds)):
         for name, (job, times) in jobs.items():
@@ -96,7 +100,6 @@ def take_turns(
             _record(job, times, recorders[name])
         if time.monotonic() > ends_at:
             break
-    gc.enable()
     return recorders
 
 
@@ -118,15 +121,17 @@ def tail(recorder: LatencyRecorder) -> float:
     return recorder.percentile_ns(99.9) / recorder.percentile_ns(50)
 
 
-def pin_to_one_core() -> str:
-    """Keep this thread on the last core; says whether that was granted."""
-    try:
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    except OSError as error:
-        return f"refused ({error})"
-    return "granted"
+@contextmanager
+def regular_service(cpus: Collection[int]) -> Iterator[str]:
+    """This thread on these CPUs, the collector still, threads switching quickly; says what was granted.
 
-
-def unpin(cores: Sequence[int]) -> None:
-    """Let this process use these cores again."""
-    os.sched_setaffinity(0, set(cores))
+    No SCHED_FIFO: a thread that spins never sleeps, and the kernel takes 50 ms of every second from such.
+    """
+    before = os.sched_getaffinity(0)
+    grants = (*ask(RealtimeWish(cpus=tuple(cpus))), still_the_collector())
+    with threads_switching_quickly():
+        try:
+            yield "; ".join(map(str, grants))
+        finally:
+            wake_the_collector()
+            os.sched_setaffinity(0, before)

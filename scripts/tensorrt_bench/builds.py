@@ -55,7 +55,7 @@ def main(model: str, plan: str, precision: str, level: str) -> None:
 
     target = Path(plan)
     target.parent.mkdir(parents=True, exist_ok=True)
-    options = BuildOptions(half=precision != "fp32", level=int(level), cache_folder=None)
+    options = BuildOptions(half=not precision.startswith("fp32"), level=int(level), cache_folder=None)
     write_atomically(target, build(onnx.load(model), options, device="", advance=lambda _step: None))
 
 
