@@ -56,7 +56,7 @@ class Selection:
         if self._nms_iou is not None and len(scores) > 1:
             groups = np.zeros_like(class_ids) if self._across_classes else class_ids
             kept = suppress(boxes_px, groups, self._nms_iou)
-            boxes_px, scores, class_ids = boxes_px[kept], scores[kept], class_ids[kept]
+            boxes_px, scores, class_ids = boxes_px.take(kept, axis=0), scores.take(kept), class_ids.take(kept)
         best = slice(self._max_detections)
         return Detections(geometry.to_source(boxes_px[best]), scores[best], class_ids[best])
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,6 +26,7 @@ from perception.deadline.realtime import (
 from perception.latency import LatencyRecorder
 
 COMMAND = "python -m scripts.tensorrt_bench"
+GAP_NS = 5_000  # between two looks at the clock: what is longer is another's doing
 
 Job = Callable[[], object]
 
@@ -121,14 +122,36 @@ def tail(recorder: LatencyRecorder) -> float:
     return recorder.percentile_ns(99.9) / recorder.percentile_ns(50)
 
 
+def lost_us(cpu: int, *, seconds: float = 0.2) -> tuple[float, float]:
+    """What others take from a thread that spins on a CPU: the longest gap in µs, and all gaps in µs a second."""
+    os.sched_setaffinity(0, {cpu})
+    now = time.perf_counter_ns
+    first_ns = last_ns = now()
+    longest_ns = lost_ns = 0
+    while last_ns - first_ns < seconds * 1e9:
+        at_ns = now()
+        gap_ns = at_ns - last_ns
+        if gap_ns > GAP_NS:
+            lost_ns += gap_ns
+            longest_ns = max(longest_ns, gap_ns)
+        last_ns = at_ns
+    return longest_ns / 1e3, lost_ns / 1e3 / seconds
+
+
 @contextmanager
-def regular_service(cpus: Collection[int]) -> Iterator[str]:
-    """This thread on these CPUs, the collector still, threads switching quickly; says what was granted.
+def regular_service(book: Book) -> Iterator[str]:
+    """This thread on the quietest CPU, the collector still, threads switching quickly; says what was granted.
 
     No SCHED_FIFO: a thread that spins never sleeps, and the kernel takes 50 ms of every second from such.
     """
     before = os.sched_getaffinity(0)
-    grants = (*ask(RealtimeWish(cpus=tuple(cpus))), still_the_collector())
+    gaps = {cpu: lost_us(cpu) for cpu in sorted(before)}
+    quietest = min(gaps, key=lambda cpu: gaps[cpu][::-1])
+    book.raw.setdefault("longest gap µs and µs lost a second, by CPU", []).append(gaps)
+    print(
+        f"  CPU {quietest}: gaps up to {gaps[quietest][0]:.0f} µs, {gaps[quietest][1]:.0f} µs lost a second", flush=True
+    )
+    grants = (*ask(RealtimeWish(cpus=(quietest,))), still_the_collector())
     with threads_switching_quickly():
         try:
             yield "; ".join(map(str, grants))

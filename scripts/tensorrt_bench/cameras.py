@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import cv2
@@ -30,7 +29,7 @@ def six_cameras(case: Case, precision: str, book: Book, *, rounds: int, limit_s:
         jobs |= _on_one_engine(engine, case, memory, pictures)
         if batch is not None:
             jobs[f"one batch, {memory}"] = _batched(batch, case, memory, pictures)
-    with regular_service({max(os.sched_getaffinity(0))}) as granted:
+    with regular_service(book) as granted:
         book.raw["six cameras, settings"] = granted
         recorders = take_turns({name: (job, TIMES) for name, job in jobs.items()}, rounds, limit_s=limit_s)
     book.raw["six cameras"] = {name: recorder.to_dict() for name, recorder in recorders.items()}

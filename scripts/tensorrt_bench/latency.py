@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import cv2
@@ -30,7 +29,7 @@ def plans_compared(case: Case, book: Book) -> str:
     """The network alone, one graph a run, every built precision in turn; returns the fastest."""
     engines = {precision: TensorRtEngine(case.plan(precision).read_bytes()) for precision in case.built()}
     jobs = {name: (engine.again, 200) for name, engine in engines.items()}
-    with regular_service({max(os.sched_getaffinity(0))}):
+    with regular_service(book):
         recorders = take_turns(jobs, 10)
     medians = {name: p50_ms(recorder) for name, recorder in recorders.items()}
     for name, value in medians.items():
@@ -57,7 +56,7 @@ def frame_to_detections(case: Case, precision: str, book: Book, *, samples: int,
     jobs = {m: (call(*each), 1000 if m == faster else 200) for m, each in paths.items()}
     jobs["floor"] = (floor(engine), 200)
     jobs["tutorial"] = (tutorial_loop(engine, spec, picture), 4)
-    with regular_service({max(os.sched_getaffinity(0))}) as granted:
+    with regular_service(book) as granted:
         book.conditions["real-time settings"] = granted
         recorders = take_turns(jobs, samples // 1000, limit_s=limit_s)
         gpu_ms = {memory: path.gpu_times_ms(buffer, GPU_FRAMES) for memory, (path, buffer) in paths.items()}
