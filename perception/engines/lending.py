@@ -66,12 +66,15 @@ class Lender:
             raise RuntimeError(f"frame buffer {number}: given back twice, expected once for each time it was lent")
         self._free.append(number)
 
-    def knows(self, pixels: Pixels) -> bool:
-        """Whether it is one of these buffers."""
-        if id(pixels) in self._known:
-            return True
+    def found(self, pixels: Pixels) -> int | None:
+        """Which of these buffers it is; None for any other array, and for a part of one."""
+        known = self._known.get(id(pixels))  # the buffers live as long as this lender: their identities are theirs
+        if known is not None:
+            return known
         number = self._numbers.get(pixels.ctypes.data)
-        return number is not None and pixels.shape == self._buffers[number].shape and pixels.flags.c_contiguous
+        if number is None or pixels.shape != self._buffers[number].shape or not pixels.flags.c_contiguous:
+            return None
+        return number
 
     def number_of(self, pixels: Pixels) -> int:
         """Which buffer this is.
@@ -79,11 +82,8 @@ class Lender:
         Raises:
             ValueError: it is none of these buffers, or only a part of one.
         """
-        known = self._known.get(id(pixels))  # the buffers live as long as this lender: their identities are theirs
-        if known is not None:
-            return known
-        number = self._numbers.get(pixels.ctypes.data)
-        if number is None or not self.knows(pixels):
+        number = self.found(pixels)
+        if number is None:
             shape = list(self._buffers[0].shape) if self._buffers else []
             raise ValueError(
                 f"frame {list(pixels.shape)}: is no buffer of this engine, expected one of shape {shape} that lend() "

@@ -148,8 +148,9 @@ class FramePath:
         Raises:
             RuntimeError: no buffer can be kept, since all were lent before the first call.
         """
-        if self._lender.knows(pixels):
-            return self._input.buffers[self._lender.number_of(pixels)]
+        number = self._lender.found(pixels)
+        if number is not None:
+            return self._input.buffers[number]
         if self._own is None:
             self._own = self._lender.lend()
         np.copyto(self._own, pixels)

@@ -16,7 +16,6 @@ import numpy as np
 
 from perception.deadline.realtime import threads_switching_quickly
 from perception.engines.cuda_frame import FrameLayout
-from perception.engines.lending import Pixels
 from perception.engines.tensorrt import TensorRtEngine
 from perception.engines.tensorrt_frames import FramePath
 from perception.frame import Frame
@@ -40,7 +39,7 @@ def overlapped(case: Case, precision: str, clip: Path, book: Book) -> None:
         first = next(iter(source.frames()))
     laps = -(-DECODED_FRAMES // length)
     pipeline.step(first)
-    still = replace(first, pixels=_in_a_lent_buffer(pipeline, first))
+    still = in_a_lent_buffer(pipeline, first)
     rates: dict[str, list[float]] = {"decoding": [], "inference": [], "overlapped": []}
     with threads_switching_quickly():
         for _ in range(TURNS):
@@ -60,12 +59,17 @@ def overlapped(case: Case, precision: str, clip: Path, book: Book) -> None:
     engine.close()
 
 
-def _in_a_lent_buffer(pipeline: Pipeline, frame: Frame) -> Pixels:
+def in_a_lent_buffer(pipeline: Pipeline, frame: Frame) -> Frame:
+    """The same frame where the engine reads it, for a pipeline that took one of its size before.
+
+    Raises:
+        RuntimeError: the pipeline lends no buffer.
+    """
     buffer = pipeline.lend(frame.pixels.shape)
     if buffer is None:
         raise RuntimeError(f"the pipeline lends no buffer ({pipeline.way}), expected one of its engine's")
     np.copyto(buffer, frame.pixels)
-    return buffer
+    return replace(frame, pixels=buffer)
 
 
 def _rate(frames: Iterator[Frame], work: Callable[[Frame], object]) -> float:

@@ -14,9 +14,12 @@ from perception.engines.cuda_graph import Launch
 from perception.engines.lending import Pixels
 from perception.engines.tensorrt import TensorRtEngine
 from perception.engines.tensorrt_frames import FrameMemory, FramePath
+from perception.frame import Frame
 from perception.latency import LatencyRecorder
+from perception.pipeline import Pipeline
 from scripts.tensorrt_bench.book import Book, Job, gpu_state, p50_ms, regular_service, tail, take_turns
 from scripts.tensorrt_bench.cases import Case
+from scripts.tensorrt_bench.drive import in_a_lent_buffer
 from scripts.tensorrt_bench.tails import GPU_FRAMES, spread, staged
 from scripts.tensorrt_bench.tutorial import tutorial_loop
 
@@ -54,6 +57,14 @@ def frame_to_detections(case: Case, precision: str, book: Book, *, samples: int,
         gpu_ms[memory] = path.gpu_times_ms(buffer, 500)
     faster = min(MEMORIES, key=lambda memory: np.median(gpu_ms[memory]))
     jobs = {m: (call(*each), 1000 if m == faster else 200) for m, each in paths.items()}
+    pipeline = Pipeline(spec, engine, deadline_ns=1 << 60)
+    elsewhere = Frame(picture, "camera", 0, 0, "0")
+    pipeline.step(elsewhere)
+    lent = in_a_lent_buffer(pipeline, elsewhere)
+    jobs |= {
+        "in a lent buffer": (lambda: pipeline.step(lent), 200),
+        "in other memory": (lambda: pipeline.step(elsewhere), 200),
+    }
     jobs["floor"] = (floor(engine), 200)
     jobs["tutorial"] = (tutorial_loop(engine, spec, picture), 4)
     with regular_service(book) as granted:
@@ -66,6 +77,10 @@ def frame_to_detections(case: Case, precision: str, book: Book, *, samples: int,
     book.raw["gpu time of a frame, ms"] = {name: spread(times) for name, times in gpu_ms.items()}
     book.raw["stages of a frame"] = by_stage
     _told(recorders, gpu_ms, precision, book)
+    for name in ("in a lent buffer", "in other memory"):
+        words, recorder = f"1080p frame {name} through the pipeline, {precision}", recorders[name]
+        book.row(f"{words}, p50", p50_ms(recorder), unit="ms", samples=recorder.samples)
+    print(" ", pipeline.way, flush=True)
     for memory, stages in by_stage.items():
         for name, figures in stages["stages_us"].items():
             words = f"1080p BGR to detections, {precision}, {memory}, {name}, p99.9 over its p50"
