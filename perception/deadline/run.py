@@ -177,12 +177,11 @@ def _opened(
 ) -> Iterator[tuple[Running, Delivery]]:
     """Every part, open; engines warm; the collector still, if the plan wants it."""
     slots = _slots_for(plan, source)
-    size_px = max(
-        ((camera.width_px, camera.height_px) for camera in source.cameras), key=lambda size: size[0] * size[1]
-    )
+    sizes_px = {(camera.width_px, camera.height_px) for camera in source.cameras}
+    largest_first = tuple(sorted(sizes_px, key=lambda size: (size[0] * size[1], size), reverse=True))
     delivery = Delivery(source, slots, Pace(options.speed), limit=options.limit, patient=options.keep_all)
     loop: list[DeadlineLoop] = []
-    crew = Crew(plan, slots, condition, picture_px=size_px, on_lost=lambda job, why: loop[0].lost(job, why))
+    crew = Crew(plan, slots, condition, pictures_px=largest_first, on_lost=lambda job, why: loop[0].lost(job, why))
     try:
         crew.open()
         parts = Parts(plan, slots, delivery, crew, condition, publisher)

@@ -51,13 +51,13 @@ class Setup:
         engines: what to open; jobs name them by their position.
         wish: what to ask the kernel for.
         slot_bytes: size of a slot of the shared memory.
-        picture_px: width and height of the pictures to warm up on.
+        pictures_px: width and height of the pictures to warm up on, the largest first; it is the one that is timed.
     """
 
     engines: tuple[Opened, ...]
     wish: RealtimeWish
     slot_bytes: int
-    picture_px: tuple[int, int]
+    pictures_px: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def serve(connection: Connection, setup: Setup, slots: SeenSlots) -> None:
             )
             for each in setup.engines
         ]
-        service_ns = tuple(_warmed(pipeline, setup.picture_px) for pipeline in pipelines)
+        service_ns = tuple(_warmed(pipeline, setup.pictures_px) for pipeline in pipelines)
         if setup.wish.idle:  # only now: a machine under load would never let it open
             grants = ask(setup.wish)
         if not setup.wish.collect_garbage:
@@ -141,13 +141,14 @@ def serve(connection: Connection, setup: Setup, slots: SeenSlots) -> None:
             connection.send_bytes(packed(_done(pipelines[work.engine], slots, work)))
 
 
-def _warmed(pipeline: Pipeline, picture_px: tuple[int, int]) -> tuple[int, ...]:
-    """Whole steps in nanoseconds, after some that do not count: first calls allocate and plan."""
+def _warmed(pipeline: Pipeline, pictures_px: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    """Whole steps in nanoseconds, after some that do not count: the first of each size allocate and plan."""
     chance = np.random.default_rng(0)
-    pixels = chance.integers(0, 256, (picture_px[1], picture_px[0], 3), np.uint8)
-    frame = Frame(pixels, "warm-up", 0, 0, "warm-up")
-    for _ in range(WARM_UP_FRAMES):
-        pipeline.step(frame)
+    for width_px, height_px in reversed(pictures_px):
+        pixels = chance.integers(0, 256, (height_px, width_px, 3), np.uint8)
+        frame = Frame(pixels, "warm-up", 0, 0, "warm-up")
+        for _ in range(WARM_UP_FRAMES):
+            pipeline.step(frame)
     spent_ns: list[int] = []
     while len(spent_ns) < _FEWEST_TIMED or (len(spent_ns) < _MOST_TIMED and sum(spent_ns) < _TIMING_NS):
         spent_ns.append(pipeline.step(frame).timings.total_ns)

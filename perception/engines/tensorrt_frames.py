@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from math import prod
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -77,7 +76,7 @@ class FramePath:
         memory: FrameMemory = "copied",
         score_threshold: float | None = None,
     ) -> None:
-        """Allocate buffers, compile the kernels and capture one graph a buffer.
+        """Allocate buffers, compile the kernels and capture a graph; further buffers' with their first frame.
 
         Args:
             engine: an open engine.
@@ -110,7 +109,7 @@ class FramePath:
             )
             self._lender = Lender(self._input.buffers)
             self._own: Pixels | None = None
-            self._launches = [Launch(self.stream, self._work(frame)) for frame in self._input.buffers]
+            self._launches = {0: self._captured(0)}
             undo.pop_all()
         self.geometry = self._input.geometry
         engine.closes_first(self)
@@ -123,7 +122,7 @@ class FramePath:
     @property
     def why_no_graph(self) -> str:
         """Empty where a frame is one CUDA graph; else why it is not."""
-        return next((launch.why_not for launch in self._launches if launch.why_not), "")
+        return next((launch.why_not for launch in self._launches.values() if launch.why_not), "")
 
     @property
     def answers(self) -> Tensors:
@@ -181,14 +180,14 @@ class FramePath:
 
     def run(self, pixels: Pixels) -> None:
         """Run one frame that lies in a lent buffer, and wait for it."""
-        launch = self._launches[self._lender.number_of(pixels)]
+        launch = self._launch_of(pixels)
         with self._running:
             launch.start()
             self._lane.wait()
 
     def start(self, pixels: Pixels) -> None:
         """Start a frame without waiting, for several cameras at once."""
-        launch = self._launches[self._lender.number_of(pixels)]
+        launch = self._launch_of(pixels)
         with self._running:
             launch.start()
 
@@ -215,7 +214,7 @@ class FramePath:
 
     def gpu_times_ms(self, pixels: Pixels, count: int) -> list[float]:
         """What the GPU takes for a frame, from the first copy to the last, by its own clock; for measurements."""
-        launch = self._launches[self._lender.number_of(pixels)]
+        launch = self._launch_of(pixels)
         times_ms = []
         with self._device.current("timing frames"):
             first, last = cuda.Event(), cuda.Event()
@@ -236,14 +235,23 @@ class FramePath:
         if self._lender.close():
             self._device.outlive_frames()
         with self._device.current("closing a camera's path"):
-            for launch in self._launches:
+            for launch in self._launches.values():
                 launch.close()
-            self._launches = []
+            self._launches = {}
             self._input.close()
             self._candidates = None
             self._lane.close()
         self._engine.forget(self._lane)
         self._engine.forget(self)
 
-    def _work(self, frame: Pixels) -> Callable[[], None]:
-        return lambda: self.enqueue(frame)
+    def _launch_of(self, pixels: Pixels) -> Launch:
+        number = self._lender.number_of(pixels)
+        launch = self._launches.get(number)
+        if launch is None:
+            with self._device.current("opening a buffer's graph"):
+                launch = self._launches[number] = self._captured(number)
+        return launch
+
+    def _captured(self, number: int) -> Launch:
+        frame = self._input.buffers[number]
+        return Launch(self.stream, lambda: self.enqueue(frame))

@@ -19,7 +19,7 @@ from perception.results import Result
 if TYPE_CHECKING:
     from perception.engines.tensorrt import TensorRtEngine
 
-MOST_SIZES, BUFFERS = 4, 5
+MOST_SIZES, BUFFERS = 8, 5
 _TURNS, _FRAMES_A_TURN = 4, 8
 
 Shape: TypeAlias = tuple[int, ...]
