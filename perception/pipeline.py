@@ -12,13 +12,14 @@ from enum import Enum
 from hw_profiles.machine import read_machine
 from hw_profiles.preflight import check
 from hw_profiles.profile import Profile
-from perception.decode import open_decoder
 from perception.engines.engine import Engine, Tensors
+from perception.engines.frames import FrameWay, TakesFrames
+from perception.engines.host_way import HostWay
+from perception.engines.lending import Pixels
 from perception.engines.table import open_engine
 from perception.frame import Frame
 from perception.model_spec import ModelSpec
 from perception.package import EnginePackage
-from perception.preprocess import Preprocessor
 from perception.results import Result
 
 
@@ -66,8 +67,8 @@ class Timings:
 
     Attributes:
         waited_ns: from the instant the frame was due until work on it began; 0 in lock-step replay.
-        preprocess_ns: pixels → input tensor.
-        infer_ns: the engine alone.
+        preprocess_ns: pixels → input tensor; where the engine takes frames itself, pixels → its memory.
+        infer_ns: the engine alone; where it takes frames itself, all that it does for one.
         decode_ns: output tensors → result.
     """
 
@@ -134,9 +135,11 @@ class Pipeline:
         self.spec = spec
         self.engine = engine
         self._deadline_ns = deadline_ns
-        self._score_threshold = spec.decoding.score_threshold if score_threshold is None else score_threshold
-        self._preprocessor = Preprocessor(spec.picture, spec.size_input)
-        self._decoder = open_decoder(spec, engine.outputs)
+        threshold = spec.decoding.score_threshold if score_threshold is None else score_threshold
+        self._host_way = HostWay(engine, spec, score_threshold=threshold)
+        self._way: FrameWay = self._host_way
+        if isinstance(engine, TakesFrames):
+            self._way = engine.open_frames(spec, score_threshold=threshold)
 
     def step(self, frame: Frame, *, due_ns: int | None = None) -> FrameResult:
         """Take one frame all the way.
@@ -149,11 +152,11 @@ class Pipeline:
             EngineError: the engine failed, or gave numbers that are none.
         """
         started_ns = time.perf_counter_ns()
-        prepared = self._preprocessor.prepare(frame.pixels)
+        self._way.bring(frame.pixels)
         prepared_ns = time.perf_counter_ns()
-        tensors = self.engine.infer(prepared.feeds)
+        self._way.infer()
         inferred_ns = time.perf_counter_ns()
-        result = self._decoder(tensors, prepared.geometry, (frame.width_px, frame.height_px), self._score_threshold)
+        result = self._way.result()
         decoded_ns = time.perf_counter_ns()
         waited_ns = 0 if due_ns is None else max(0, started_ns - due_ns)
         timings = Timings(waited_ns, prepared_ns - started_ns, inferred_ns - prepared_ns, decoded_ns - inferred_ns)
@@ -161,8 +164,22 @@ class Pipeline:
         return FrameResult(frame, result, timings, status, self._deadline_ns)
 
     def prepare(self, frame: Frame) -> Tensors:
-        """The input tensors of a frame. They belong to the pipeline and hold until the next frame."""
-        return self._preprocessor.prepare(frame.pixels).feeds
+        """The input tensors of a frame, prepared on the CPU; they belong to the pipeline and hold until the next."""
+        return self._host_way.prepare(frame.pixels)
+
+    @property
+    def way(self) -> str:
+        """Which way frames take, in words; what an engine chooses by itself is known after the first frame."""
+        return self._way.told
+
+    @property
+    def lends(self) -> bool:
+        """Whether `lend` may ever give a buffer."""
+        return self._way is not self._host_way
+
+    def lend(self, shape: tuple[int, ...]) -> Pixels | None:
+        """See `FrameWay.lend`."""
+        return self._way.lend(shape)
 
     def skip(self, frame: Frame, *, waited_ns: int) -> FrameResult:
         """Publish that a frame was never started."""

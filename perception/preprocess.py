@@ -46,7 +46,7 @@ class Preprocessor:
         self._tensor: NDArray[np.generic] = np.zeros(picture.shape, picture.dtype)
         self._feeds: dict[str, NDArray[np.generic]] = {picture.tensor: self._tensor}
         if size_input is not None:
-            self._feeds[size_input.tensor] = _size_tensor(picture, size_input)
+            self._feeds[size_input.tensor] = size_tensor(picture, size_input)
         self._tables = _normalisation_tables(picture)
         self._interpolation = _INTERPOLATIONS[picture.interpolation]
         self._shrinker: AreaShrinker | None = None
@@ -126,7 +126,7 @@ def _normalise(pixels: NDArray[np.uint8], target: NDArray[np.generic], table: ND
         cv2.LUT(pixels, table, dst=target)
 
 
-def _size_tensor(picture: PictureInput, size_input: SizeInput) -> NDArray[np.generic]:
+def size_tensor(picture: PictureInput, size_input: SizeInput) -> NDArray[np.generic]:
     """(1, 2): the network's own input size, in the order the network asks for."""
     size = (picture.width_px, picture.height_px)
     return np.array([size if size_input.order == "width_height" else size[::-1]], size_input.dtype)

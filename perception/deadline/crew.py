@@ -45,7 +45,7 @@ class Crew:
     """Lanes that can run every production engine, and one that runs the shadows. One thread only."""
 
     def __init__(
-        self, plan: Plan, slots: Slots, condition: Condition, *, picture_px: tuple[int, int], on_lost: Lost
+        self, plan: Plan, slots: Slots, condition: Condition, *, pictures_px: tuple[tuple[int, int], ...], on_lost: Lost
     ) -> None:
         """Describe the processes; `open` starts them.
 
@@ -53,7 +53,7 @@ class Crew:
             plan: models and settings.
             slots: shared frames.
             condition: is told what happens.
-            picture_px: width and height to warm up on.
+            pictures_px: widths and heights to warm up on, the largest first.
             on_lost: called with a job whose engine failed, and why.
         """
         self.selector = DefaultSelector()
@@ -65,8 +65,8 @@ class Crew:
         self._faults: dict[str, deque[int]] = defaultdict(deque)
         self._retry_ns: dict[str, int] = {}
         self._files = [
-            setup_file_of(self._setup(plan.production, slots, picture_px, idle=False)),
-            setup_file_of(self._setup(plan.shadows, slots, picture_px, idle=True)),
+            setup_file_of(self._setup(plan.production, slots, pictures_px, idle=False)),
+            setup_file_of(self._setup(plan.shadows, slots, pictures_px, idle=True)),
         ]
         self.lanes = [Lane(f"engine {number}", slots, self._files[0]) for number in range(plan.settings.lanes)]
         self.shadow = Lane("shadow", slots, self._files[1]) if plan.shadows else None
@@ -230,7 +230,9 @@ class Crew:
                 self.times[lane is self.shadow, number].recent_ns.extend(service_ns)
             self._condition.well(lane.name)
 
-    def _setup(self, models: tuple[ModelPlan, ...], slots: Slots, picture_px: tuple[int, int], *, idle: bool) -> Setup:
+    def _setup(
+        self, models: tuple[ModelPlan, ...], slots: Slots, pictures_px: tuple[tuple[int, int], ...], *, idle: bool
+    ) -> Setup:
         opened: list[Opened] = []
         for model in models:
             for position, package in enumerate(model.packages):
@@ -239,4 +241,4 @@ class Crew:
         wish = self._plan.wish
         if idle:
             wish = replace(wish, idle=True, fifo_priority=None, spin=False)
-        return Setup(tuple(opened), wish, slots.slot_bytes, picture_px)
+        return Setup(tuple(opened), wish, slots.slot_bytes, pictures_px)

@@ -36,6 +36,7 @@ class Report:
         shadow: None where the plan has none.
         pairing: None where nothing was paired.
         events: what changed, in order, with seconds since the start.
+        ways: which way frames took, of each engine of each engine process.
     """
 
     admission: Admission
@@ -46,6 +47,7 @@ class Report:
     pairing: PairingTally | None
     events: tuple[tuple[float, str], ...]
     shadows: frozenset[str] = frozenset()
+    ways: tuple[tuple[str, str], ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """For `--json`."""
@@ -53,6 +55,7 @@ class Report:
             "admission": self.admission.to_dict(),
             **self.tally.to_dict(),
             "settings": [{"where": where, **asdict(grant)} for where, grant in self.grants],
+            "ways": [{"where": where, "way": way} for where, way in self.ways],
             "restarts": self.restarts,
             "shadow": None if self.shadow is None else asdict(self.shadow),
             "pairing": None if self.pairing is None else self.pairing.to_dict(),
@@ -66,6 +69,8 @@ class Report:
             yield f"forced although {objection}"
         for where, grant in self.grants:
             yield f"{where}: {grant}"
+        for where, way in self.ways:
+            yield f"{where}: {way}"
         if self.shadow is not None:
             seen = f"{self.shadow.run} of {self.shadow.offered} frames"
             yield f"shadow: saw {seen}, {self.shadow.shed} were shed for want of slack"
@@ -162,6 +167,7 @@ def _run(plan: Plan, source: FrameSource, *, publisher: Publisher, condition: Co
             pairing=pairing,
             events=tuple(((event.at_ns - began_ns) / 1e9, event.what) for event in events),
             shadows=frozenset(model.name for model in plan.shadows),
+            ways=_ways(running.crew),
         )
 
 
@@ -171,12 +177,11 @@ def _opened(
 ) -> Iterator[tuple[Running, Delivery]]:
     """Every part, open; engines warm; the collector still, if the plan wants it."""
     slots = _slots_for(plan, source)
-    size_px = max(
-        ((camera.width_px, camera.height_px) for camera in source.cameras), key=lambda size: size[0] * size[1]
-    )
+    sizes_px = {(camera.width_px, camera.height_px) for camera in source.cameras}
+    largest_first = tuple(sorted(sizes_px, key=lambda size: (size[0] * size[1], size), reverse=True))
     delivery = Delivery(source, slots, Pace(options.speed), limit=options.limit, patient=options.keep_all)
     loop: list[DeadlineLoop] = []
-    crew = Crew(plan, slots, condition, picture_px=size_px, on_lost=lambda job, why: loop[0].lost(job, why))
+    crew = Crew(plan, slots, condition, pictures_px=largest_first, on_lost=lambda job, why: loop[0].lost(job, why))
     try:
         crew.open()
         parts = Parts(plan, slots, delivery, crew, condition, publisher)
@@ -203,6 +208,11 @@ def _granted(plan: Plan, crew: Crew) -> tuple[tuple[str, Grant], ...]:
     for lane in crew.all_lanes:
         grants += [(lane.name, grant) for grant in (lane.ready.grants if lane.ready else ())]
     return tuple(grants)
+
+
+def _ways(crew: Crew) -> tuple[tuple[str, str], ...]:
+    """Which way frames take, as the engine processes told when they were open."""
+    return tuple((lane.name, way) for lane in crew.all_lanes if lane.ready for way in lane.ready.ways)
 
 
 def _slots_for(plan: Plan, source: FrameSource) -> Slots:

@@ -55,13 +55,13 @@ class Setup:
         engines: what to open; jobs name them by their position.
         wish: what to ask the kernel for.
         slot_bytes: size of a slot of the shared memory.
-        picture_px: width and height of the pictures to warm up on.
+        pictures_px: width and height of the pictures to warm up on, the largest first; it is the one that is timed.
     """
 
     engines: tuple[Opened, ...]
     wish: RealtimeWish
     slot_bytes: int
-    picture_px: tuple[int, int]
+    pictures_px: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,13 @@ class Ready:
         service_ns: for each engine, whole steps timed after the warm-up.
         rss_bytes: memory the process holds.
         grants: what the kernel gave.
+        ways: for each engine, which way frames take through it.
     """
 
     service_ns: tuple[tuple[int, ...], ...]
     rss_bytes: int
     grants: tuple[Grant, ...]
+    ways: tuple[str, ...]
 
 
 class Work(NamedTuple):
@@ -158,7 +160,7 @@ def serve(connection: socket.socket, setup: Setup, slots: SeenSlots) -> None:
             )
             for each in setup.engines
         ]
-        service_ns = tuple(_warmed(pipeline, setup.picture_px) for pipeline in pipelines)
+        service_ns = tuple(_warmed(pipeline, setup.pictures_px) for pipeline in pipelines)
         if setup.wish.idle:  # only now: a machine under load would never let it open
             grants = ask(setup.wish)
         if not setup.wish.collect_garbage:
@@ -169,7 +171,7 @@ def serve(connection: socket.socket, setup: Setup, slots: SeenSlots) -> None:
             spins = grants[-1].granted
         there = select.poll()
         there.register(connection, select.POLLIN)
-        send(connection, Ready(service_ns, _rss_bytes(), grants))
+        send(connection, Ready(service_ns, _rss_bytes(), grants, tuple(each.way for each in pipelines)))
         while True:
             while spins and not there.poll(0):
                 pass
@@ -177,13 +179,14 @@ def serve(connection: socket.socket, setup: Setup, slots: SeenSlots) -> None:
             send(connection, _done(pipelines[work.engine], slots, work))
 
 
-def _warmed(pipeline: Pipeline, picture_px: tuple[int, int]) -> tuple[int, ...]:
-    """Whole steps in nanoseconds, after some that do not count: first calls allocate and plan."""
+def _warmed(pipeline: Pipeline, pictures_px: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+    """Whole steps in nanoseconds, after some that do not count: the first of each size allocate and plan."""
     chance = np.random.default_rng(0)
-    pixels = chance.integers(0, 256, (picture_px[1], picture_px[0], 3), np.uint8)
-    frame = Frame(pixels, "warm-up", 0, 0, "warm-up")
-    for _ in range(WARM_UP_FRAMES):
-        pipeline.step(frame)
+    for width_px, height_px in reversed(pictures_px):
+        pixels = chance.integers(0, 256, (height_px, width_px, 3), np.uint8)
+        frame = Frame(pixels, "warm-up", 0, 0, "warm-up")
+        for _ in range(WARM_UP_FRAMES):
+            pipeline.step(frame)
     spent_ns: list[int] = []
     while len(spent_ns) < _FEWEST_TIMED or (len(spent_ns) < _MOST_TIMED and sum(spent_ns) < _TIMING_NS):
         spent_ns.append(pipeline.step(frame).timings.total_ns)

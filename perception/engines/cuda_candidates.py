@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perception.decoders.boxes import Candidates, Floats, grid, level_shapes
-from perception.decoders.decoder import can_be
+from perception.engines.engine import TensorInfo
 from perception.errors import EngineError, SpecError
 from perception.model_spec import ModelSpec
 
-ROOM = 1024  # candidates; the host's suppression would already miss any camera's deadline with more
-_HEADER, _WIDTH = 2, 8  # (count, bad values) before rows of x1 y1 x2 y2 score class row unused
+ROOM = 256  # candidates that come back with every frame; where there are more, the rest is fetched after them
+HEADER, WIDTH = 2, 8  # (count, bad values) before rows of x1 y1 x2 y2 score class key key
 
-# A warp a row. The order in which rows arrive is the GPU's; the host sorts them by row, as its own decoder has them.
+# A warp a row. The order in which rows arrive is the GPU's; the host sorts them by their key, 64 bits: the best score
+# first (the bits of a float that is not negative order as it does), equal scores as the network has them.
 SOURCE = r"""
 extern "C" __global__ void candidates_of_rows(
     const float* __restrict__ rows, const float* __restrict__ cells, float threshold, int* __restrict__ header,
@@ -49,21 +50,22 @@ extern "C" __global__ void candidates_of_rows(
     const float score = values[4] * best;
     if (!(score >= threshold)) return;
     const int place = atomicAdd(header, 1);
-    if (place >= ROOM) return;
     const float* cell = cells + row * 3;
     const float stride = cell[2];
     const float x = DECODED ? values[0] : (values[0] + cell[0]) * stride;
     const float y = DECODED ? values[1] : (values[1] + cell[1]) * stride;
     const float half_width = (DECODED ? values[2] : expf(values[2]) * stride) * .5f;
     const float half_height = (DECODED ? values[3] : expf(values[3]) * stride) * .5f;
-    float* out = found + place * 8;
+    if (!isfinite(half_width + half_height)) atomicAdd(header + 1, 1);
+    float* out = found + (size_t)place * 8;
     out[0] = x - half_width;
     out[1] = y - half_height;
     out[2] = x + half_width;
     out[3] = y + half_height;
     out[4] = score;
-    out[5] = (float)best_class;
-    out[6] = (float)row;
+    out[5] = __uint_as_float((unsigned)best_class);
+    out[6] = __uint_as_float((unsigned)row);
+    out[7] = __uint_as_float(~__float_as_uint(score + 0.f));
 }
 """
 
@@ -95,39 +97,53 @@ def plan_candidates(spec: ModelSpec) -> CandidatePlan:
     counts = [columns * rows for columns, rows in shapes]
     cells = np.concatenate([grid(columns, rows) for columns, rows in shapes])
     strides_px = np.repeat(np.array(spec.decoding.strides_px, np.float32), counts)[:, None]
-    constants = {"ROWS": sum(counts), "CLASSES": len(spec.classes), "ROOM": ROOM}
+    constants = {"ROWS": sum(counts), "CLASSES": len(spec.classes)}
     constants["DECODED"] = int(bool(spec.decoding.options.get("decoded", False)))
     defines = "".join(f"#define {name} {value}\n" for name, value in constants.items())
     placed = np.ascontiguousarray(np.concatenate((cells, strides_px), axis=1), np.float32)
     return CandidatePlan(defines + SOURCE, placed, 5 + len(spec.classes))
 
 
-def candidates_of(answer: NDArray[np.float32]) -> Candidates:
-    """The candidates the kernel wrote, in the order of the network's rows; new arrays.
+def has_kernel(spec: ModelSpec, outputs: Sequence[TensorInfo]) -> bool:
+    """Whether the candidates of a network can be found on the GPU."""
+    dtypes = {tensor.name: tensor.dtype for tensor in outputs}
+    return spec.decoding.decoder == "yolox" and dtypes.get(spec.decoding.tensors["output"]) == "float32"
 
-    Args:
-        answer: (2 + 8 * ROOM,), as it lies on the GPU: two int32 counts, then rows of eight.
 
-    Raises:
-        EngineError: NaN or infinity came out of the network, or more candidates than there is room for.
-    """
-    count, bad = answer[:_HEADER].view(np.int32).tolist()
-    if bad:
-        raise EngineError(
-            f"network output: {bad} values are NaN or infinite; no result is given for this frame: check the "
-            "model's precision and its input"
-        )
-    if count > ROOM:
-        raise EngineError(f"network output: {count} candidates, room for {ROOM}; raise the score threshold")
-    found = answer[_HEADER:].reshape(ROOM, _WIDTH)[:count]
-    found = found[found[:, 6].argsort()]
-    return Candidates(found[:, :4], found[:, 4], found[:, 5].astype(np.int32))
+class Answer:
+    """What the kernel wrote, as it lies in the host's memory."""
+
+    def __init__(self, memory: Floats) -> None:
+        """Look at (2 + 8 * rows,) float32, C-contiguous: two int32 counts, then rows of eight."""
+        self.memory = memory
+        self._counts = memory[:HEADER].view(np.int32)
+        self._rows = memory[HEADER:].reshape(-1, WIDTH)
+        self._keys = self._rows.view(np.uint64)[:, 3]
+
+    def count(self) -> int:
+        """How many candidates the kernel found.
+
+        Raises:
+            EngineError: NaN or infinity came out of the network.
+        """
+        count, bad = self._counts.tolist()
+        if bad:
+            raise EngineError(
+                f"network output: {bad} values are NaN or infinite; no result is given for this frame: check the "
+                "model's precision and its input"
+            )
+        return int(count)
+
+    def candidates(self, count: int) -> Candidates:
+        """The first `count` of them, best score first; new arrays."""
+        found = self._rows.take(self._keys[:count].argsort(), axis=0)
+        return Candidates(found[:, :4], found[:, 4], found.view(np.int32)[:, 5])
 
 
 class YoloxCandidates:
     """The kernel behind a network whose decoder is `yolox`. Made and used inside the device's context."""
 
-    def __init__(self, spec: ModelSpec, lane: Any, device: Any, score_threshold: float) -> None:  # noqa: ANN401
+    def __init__(self, spec: ModelSpec, lane: Any, device: Any, score_threshold: float, *, number: int = 0) -> None:  # noqa: ANN401
         """Compile, upload the grid and allocate the answer.
 
         Args:
@@ -135,6 +151,7 @@ class YoloxCandidates:
             lane: the `Lane` it runs on; it and the device are not imported here, so that plans are made without a GPU.
             device: a `CudaDevice`.
             score_threshold: rows from this score on are candidates.
+            number: which picture of the network's batch.
 
         Raises:
             SpecError: another decoder, or an output that is not float32 of the shape the spec asks for.
@@ -144,31 +161,41 @@ class YoloxCandidates:
         from perception.engines.cuda_device import on_device, pinned
 
         plan = plan_candidates(spec)
-        tensor = lane.answers[spec.decoding.tensors["output"]]
-        expected = (1, len(plan.cells), plan.width)
-        if not can_be(tensor.shape, expected) or tensor.dtype != np.float32:
+        name = spec.decoding.tensors["output"]
+        tensor, expected = lane.answers[name], (len(plan.cells), plan.width)
+        if tensor.shape[1:] != expected or number >= len(tensor) or tensor.dtype != np.float32:
             raise SpecError(
-                f"{spec.name}: output is {tensor.dtype} {list(tensor.shape)}, expected float32 {list(expected)}"
+                f"{spec.name}: output is {tensor.dtype} {list(tensor.shape)}, expected float32 {[1, *expected]}"
             )
-        self._cuda = cuda
-        self._rows = lane.addresses[spec.decoding.tensors["output"]]
+        self._cuda, self._device = cuda, device
+        self._rows = lane.addresses[name] + number * tensor[0].nbytes
         self._cells = on_device(plan.cells)
         self._threshold = np.float32(score_threshold)
         self._function = device.kernel(plan.source, "candidates_of_rows", "PPfPP")
         self._blocks = -(-len(plan.cells) * 32 // 256)
-        self._answer = pinned((_HEADER + ROOM * _WIDTH,), "float32")
-        self._memory = cuda.mem_alloc(self._answer.nbytes)
+        self._answer = Answer(pinned((HEADER + len(plan.cells) * WIDTH,), "float32"))
+        self._room = min(ROOM, len(plan.cells))
+        self._usual = self._answer.memory[: HEADER + self._room * WIDTH]
+        self._memory = cuda.mem_alloc(self._answer.memory.nbytes)
 
     def enqueue(self, stream: Any) -> None:  # noqa: ANN401  (PyCUDA is untyped)
         """Put the kernel and the copy of its answer on the stream."""
         address = int(self._memory)
-        self._cuda.memset_d32_async(address, 0, _HEADER, stream)
-        found = address + 4 * _HEADER
+        self._cuda.memset_d32_async(address, 0, HEADER, stream)
+        found = address + 4 * HEADER
         self._function.prepared_async_call(
             (self._blocks, 1), (256, 1, 1), stream, self._rows, int(self._cells), self._threshold, address, found
         )
-        self._cuda.memcpy_dtoh_async(self._answer, address, stream)
+        self._cuda.memcpy_dtoh_async(self._usual, address, stream)
 
     def read(self) -> Candidates:
-        """The candidates of the frame that just finished; see `candidates_of`."""
-        return candidates_of(self._answer)
+        """The candidates of the frame that just finished, best score first; new arrays. Outside the context too.
+
+        Raises:
+            EngineError: NaN or infinity came out of the network.
+        """
+        count = self._answer.count()
+        if count > self._room:
+            with self._device.current("fetching candidates"):
+                self._cuda.memcpy_dtoh(self._answer.memory, int(self._memory))
+        return self._answer.candidates(count)

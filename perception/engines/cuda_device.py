@@ -9,12 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.engines.cuda_faults import fault_of
+from perception.engines.cuda_faults import KernelError, fault_of
 from perception.errors import EngineError
 
 try:
@@ -70,6 +71,10 @@ class CudaDevice:
                 _shared = None
                 self._context.detach()
 
+    def outlive_frames(self) -> None:
+        """Never destroy the context: frames that somebody still holds lie in memory that would go with it."""
+        self._owners += 1
+
     def current(self, doing: str) -> CurrentDevice:
         """Work in the context, from any thread; `doing` begins the sentence of an error.
 
@@ -87,7 +92,7 @@ class CudaDevice:
             signature: argument types as `struct` writes them.
 
         Raises:
-            EngineError: no compiler, or it refuses the source.
+            KernelError: no compiler, or it refuses the source.
         """
         architecture = "sm_{}{}".format(*self.capability)
         module = cuda.module_from_buffer(compiled(source, architecture))
@@ -127,11 +132,12 @@ def faults(doing: str) -> Iterator[None]:
         raise fault_of(str(error), doing=doing) from error
 
 
+@lru_cache(maxsize=64)
 def compiled(source: str, architecture: str) -> bytes:
-    """Machine code for one architecture, by NVRTC where `cuda.bindings` finds it, else by nvcc.
+    """Machine code for one architecture, by NVRTC where `cuda.bindings` finds it, else by nvcc; once for each source.
 
     Raises:
-        EngineError: neither exists, or the source is refused.
+        KernelError: neither exists, or the source is refused.
     """
     refusals = []
     for compiler in (_by_nvrtc, _by_nvcc) if nvrtc is not None else (_by_nvcc,):
@@ -139,7 +145,7 @@ def compiled(source: str, architecture: str) -> bytes:
             return compiler(source, architecture)
         except (cuda.CompileError, OSError, RuntimeError) as error:  # a missing library is a RuntimeError
             refusals.append(" ".join(str(error).split())[:300])
-    raise EngineError(
+    raise KernelError(
         f"CUDA kernel: does not compile ({'; '.join(refusals)}); install cuda-bindings with NVRTC, or put nvcc on the "
         "PATH"
     )

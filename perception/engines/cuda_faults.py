@@ -13,6 +13,10 @@ class DeviceLostError(EngineError):
     """The GPU, or this process's context on it, is gone: no engine of this process will run again."""
 
 
+class KernelError(EngineError):
+    """A kernel of ours does not compile here: frames can still be prepared on the CPU."""
+
+
 # CUDA's own words, by cuGetErrorString and by cuGetErrorName. After any of the second kind the context is unusable.
 # Source: NVIDIA, CUDA Driver API, CUresult.
 _NO_MEMORY = ("out of memory", "OUT_OF_MEMORY")

@@ -65,7 +65,17 @@ __device__ inline Pixel fetch(const unsigned char* __restrict__ frame, int x, in
 
 __device__ inline int within(int index, int size) { return index < 0 ? 0 : index >= size ? size - 1 : index; }
 
+// Linear is OpenCV's fixed point, 11 bits a weight, digits dropped where it drops them; all else is in float.
+// Source: opencv/opencv `modules/imgproc/src/resize.cpp`, VResizeLinear for uchar.
+#if FIXED_POINT
+__device__ inline float weight_of(float weight) { return rintf(weight * 2048.f); }
+__device__ inline float of_row(float weight, float sum) { return (float)(((int)weight * ((int)sum >> 4)) >> 16); }
+__device__ inline int level(float value) { return byte_of(((int)value + 2) >> 2); }
+#else
+__device__ inline float weight_of(float weight) { return weight; }
+__device__ inline float of_row(float weight, float sum) { return weight * sum; }
 __device__ inline int level(float value) { return byte_of((int)rintf(value)); }
+#endif
 
 extern "C" __global__ void tensor_from_frame(
     const unsigned char* __restrict__ frame, STORED* __restrict__ tensor,
@@ -80,16 +90,20 @@ extern "C" __global__ void tensor_from_frame(
     if (column >= 0 && row >= 0 && column < CONTENT_WIDTH && row < CONTENT_HEIGHT) {
         float sum_b = 0.f, sum_g = 0.f, sum_r = 0.f;
         for (int j = 0; j < TAPS_Y; ++j) {
-            const float weight_y = weights_y[row * TAPS_Y + j];
+            const float weight_y = weight_of(weights_y[row * TAPS_Y + j]);
             if (weight_y == 0.f) continue;
             const int source_y = within(first_y[row] + j, height);
+            float row_b = 0.f, row_g = 0.f, row_r = 0.f;
             for (int i = 0; i < TAPS_X; ++i) {
-                const float weight = weight_y * weights_x[column * TAPS_X + i];
+                const float weight = weight_of(weights_x[column * TAPS_X + i]);
                 const Pixel pixel = fetch(frame, within(first_x[column] + i, width), source_y, width, height);
-                sum_b += weight * pixel.b;
-                sum_g += weight * pixel.g;
-                sum_r += weight * pixel.r;
+                row_b += weight * pixel.b;
+                row_g += weight * pixel.g;
+                row_r += weight * pixel.r;
             }
+            sum_b += of_row(weight_y, row_b);
+            sum_g += of_row(weight_y, row_g);
+            sum_r += of_row(weight_y, row_r);
         }
         b = level(sum_b);
         g = level(sum_g);
@@ -175,6 +189,7 @@ def plan_frame(layout: FrameLayout, picture: PictureInput) -> FramePlan:
         "OFFSET_X": geometry.offset_x_px,
         "OFFSET_Y": geometry.offset_y_px,
         "PAD_VALUE": picture.pad_value,
+        "FIXED_POINT": int(picture.interpolation == "linear"),
         "TAPS_X": taps_x.weights.shape[1],
         "TAPS_Y": taps_y.weights.shape[1],
     }

@@ -41,6 +41,9 @@ class Launch:
             self._stream = driver.CUstream(stream.handle)
             self._capture()
         self.captured = self._executable is not None
+        if self.captured:
+            self.start()  # the first launch of a graph also carries it to the GPU
+            stream.synchronize()
         if not self.captured:
             _LOG.warning("no CUDA graph: %s; frames are enqueued piece by piece, which is slower", self.why_not)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,8 +14,8 @@ Pixels = NDArray[np.uint8]
 class Lender:
     """A fixed set of equal buffers: out with a source, in use by the engine, or free.
 
-    A buffer is lent by `lend`, filled by its borrower, named to the engine any number of times, and given back.
-    One thread at a time.
+    A buffer is lent by `lend`, filled by its borrower, named to the engine any number of times, and given back; or by
+    `lend_while_held`, from any thread. All else is for one thread at a time.
     """
 
     def __init__(self, buffers: Sequence[Pixels]) -> None:
@@ -39,6 +40,20 @@ class Lender:
             )
         return self._buffers[self._free.pop()]
 
+    def lend_while_held(self) -> Pixels | None:
+        """A free buffer that comes back by itself when nobody holds it any more, nor a part of it; else None."""
+        if self._closed:
+            return None
+        try:
+            number = self._free.pop()
+        except IndexError:
+            return None
+        buffer = self._buffers[number]
+        # Every view of this array refers to it and not to the buffer below, since a memoryview lies between.
+        held = np.frombuffer(buffer.data, np.uint8)
+        weakref.finalize(held, self._free.append, number).atexit = False
+        return held.reshape(buffer.shape)
+
     def give_back(self, pixels: Pixels) -> None:
         """Take a lent buffer back; its borrower may not touch it from here on.
 
@@ -51,17 +66,24 @@ class Lender:
             raise RuntimeError(f"frame buffer {number}: given back twice, expected once for each time it was lent")
         self._free.append(number)
 
+    def found(self, pixels: Pixels) -> int | None:
+        """Which of these buffers it is; None for any other array, and for a part of one."""
+        known = self._known.get(id(pixels))  # the buffers live as long as this lender: their identities are theirs
+        if known is not None:
+            return known
+        number = self._numbers.get(pixels.ctypes.data)
+        if number is None or pixels.shape != self._buffers[number].shape or not pixels.flags.c_contiguous:
+            return None
+        return number
+
     def number_of(self, pixels: Pixels) -> int:
         """Which buffer this is.
 
         Raises:
             ValueError: it is none of these buffers, or only a part of one.
         """
-        known = self._known.get(id(pixels))  # the buffers live as long as this lender: their identities are theirs
-        if known is not None:
-            return known
-        number = self._numbers.get(pixels.ctypes.data)
-        if number is None or pixels.shape != self._buffers[number].shape:
+        number = self.found(pixels)
+        if number is None:
             shape = list(self._buffers[0].shape) if self._buffers else []
             raise ValueError(
                 f"frame {list(pixels.shape)}: is no buffer of this engine, expected one of shape {shape} that lend() "
@@ -69,6 +91,7 @@ class Lender:
             )
         return number
 
-    def close(self) -> None:
-        """Lend nothing more; the caller frees the memory. A second call does nothing."""
+    def close(self) -> bool:
+        """Lend nothing more; whether buffers are still out. The memory is freed when nobody holds any of it."""
         self._closed = True
+        return len(self._free) < len(self._buffers)

@@ -14,8 +14,10 @@ from perception.engines.cuda_faults import fault_of
 from perception.engines.cuda_graph import Launch
 from perception.engines.engine import TensorInfo, Tensors
 from perception.engines.tensorrt_lane import Lane, Wait
+from perception.engines.tensorrt_way import TensorRtWay
 from perception.engines.trt_versions import traits_of
 from perception.errors import EngineError
+from perception.model_spec import ModelSpec
 
 try:
     import pycuda.driver as cuda
@@ -85,9 +87,17 @@ class TensorRtEngine:
         self.closes_first(lane)
         return lane
 
+    def open_frames(self, spec: ModelSpec, *, score_threshold: float) -> TensorRtWay:
+        """See `TakesFrames`."""
+        return TensorRtWay(self, spec, score_threshold=score_threshold)
+
     def closes_first(self, dependent: Closeable) -> None:
         """Close something that rests on this engine before the engine itself: an engine freed under it is a crash."""
         self._dependents.append(dependent)
+
+    def forget(self, dependent: Closeable) -> None:
+        """It was closed already, and need not be held any longer."""
+        self._dependents = [each for each in self._dependents if each is not dependent]
 
     @contextmanager
     def profiled(self, profiler: Any) -> Iterator[Callable[[], None]]:  # noqa: ANN401  (TensorRT is untyped)

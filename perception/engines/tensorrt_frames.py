@@ -1,25 +1,66 @@
-"""A camera's frame in, tensors out, as one CUDA graph: copy, prepare, network, decode candidates, copy back."""
+"""A camera's frame in, tensors or candidates out, as one CUDA graph: copy, prepare, network, decode, copy back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Literal, TypeAlias
+from math import prod
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
+import numpy as np
 import pycuda.driver as cuda
 
-from perception.decoders.boxes import Candidates, Selection
+from perception.decoders.boxes import Selection
 from perception.engines.cuda_candidates import YoloxCandidates
-from perception.engines.cuda_device import pinned
+from perception.engines.cuda_device import CudaDevice, pinned
 from perception.engines.cuda_frame import FrameKernel, FrameLayout, plan_frame
 from perception.engines.cuda_graph import Launch
 from perception.engines.engine import Tensors
 from perception.engines.lending import Lender, Pixels
-from perception.engines.tensorrt import TensorRtEngine
 from perception.model_spec import ModelSpec
+from perception.preprocess import size_tensor
 from perception.results import Detections
 
+if TYPE_CHECKING:
+    from perception.engines.tensorrt import TensorRtEngine
+
 FrameMemory: TypeAlias = Literal["copied", "mapped"]
+
+
+class FrameInput:
+    """Pinned buffers for one camera's frames, and their way to a tensor. Made, used and closed inside the context."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        layout: FrameLayout,
+        device: CudaDevice,
+        *,
+        buffers: int,
+        memory: FrameMemory,
+    ) -> None:
+        """Allocate and compile; see `FramePath`."""
+        plan = plan_frame(layout, spec.picture)
+        self.geometry = plan.geometry
+        self.buffers: list[Pixels] = [pinned(layout.shape, "uint8") for _ in range(buffers)]
+        self._kernel = FrameKernel(plan, layout, device)
+        self._copy = cuda.mem_alloc(prod(layout.shape)) if memory == "copied" else None
+
+    def enqueue(self, pixels: Pixels, tensor_address: int, stream: cuda.Stream) -> None:
+        """Put the work on the stream: from one of the buffers to the network's tensor."""
+        if self._copy is None:
+            address = int(pixels.base.get_device_pointer())  # type: ignore[union-attr]
+        else:
+            address = int(self._copy)
+            cuda.memcpy_htod_async(self._copy, pixels, stream)
+        self._kernel.enqueue(address, tensor_address, stream)
+
+    def close(self) -> None:
+        """Free what is on the GPU; buffers that are still held keep their memory."""
+        self.buffers = []
+        self._kernel = None  # type: ignore[assignment]
+        if self._copy is not None:
+            self._copy.free()
+            self._copy = None
 
 
 class FramePath:
@@ -35,11 +76,11 @@ class FramePath:
         memory: FrameMemory = "copied",
         score_threshold: float | None = None,
     ) -> None:
-        """Allocate buffers, compile the kernels and capture one graph a buffer.
+        """Allocate buffers, compile the kernels and capture a graph; further buffers' with their first frame.
 
         Args:
             engine: an open engine.
-            spec: how it is fed; it has the picture as its only input.
+            spec: how it is fed.
             layout: of the frames.
             buffers: how many frames may be out with their source at once.
             memory: `copied` sends the whole frame to the GPU; `mapped` lets the kernel read what it needs from the
@@ -51,29 +92,42 @@ class FramePath:
             EngineError: the GPU, a kernel or the capture failed.
             SpecError: `score_threshold` is given for a decoder that has no kernel.
         """
-        self._device = engine.device
-        plan = plan_frame(layout, spec.picture)
-        self.geometry = plan.geometry
-        self._selection = Selection(spec.decoding)
-        with ExitStack() as undo, self._device.current("opening a camera's path"):
+        self.memory = memory
+        self._engine, self._device = engine, engine.device
+        self._select = Selection(spec.decoding)
+        self._running = self._device.current("running a frame")
+        with self._device.current("opening a camera's path"), ExitStack() as undo:
             self._lane = engine.open_lane()
             undo.callback(self._lane.close)
+            self._input = FrameInput(spec, layout, self._device, buffers=buffers, memory=memory)
             self._tensor = self._lane.addresses[spec.picture.tensor]
-            self._kernel = FrameKernel(plan, layout, self._device)
+            if spec.size_input is not None:
+                size = size_tensor(spec.picture, spec.size_input)
+                cuda.memcpy_htod(self._lane.addresses[spec.size_input.tensor], size)
             self._candidates = (
                 None if score_threshold is None else YoloxCandidates(spec, self._lane, self._device, score_threshold)
             )
-            self._frame_memory = cuda.mem_alloc(pinned_bytes(layout)) if memory == "copied" else None
-            frames = [pinned(layout.shape, "uint8") for _ in range(buffers)]
-            self._lender = Lender(frames)
-            self._launches = [Launch(self._lane.stream, self._work(frame)) for frame in frames]
+            self._lender = Lender(self._input.buffers)
+            self._own: Pixels | None = None
+            self._launches = {0: self._captured(0)}
             undo.pop_all()
+        self.geometry = self._input.geometry
         engine.closes_first(self)
+
+    @property
+    def stream(self) -> cuda.Stream:
+        """Where its work goes."""
+        return self._lane.stream
 
     @property
     def why_no_graph(self) -> str:
         """Empty where a frame is one CUDA graph; else why it is not."""
-        return next((launch.why_not for launch in self._launches if launch.why_not), "")
+        return next((launch.why_not for launch in self._launches.values() if launch.why_not), "")
+
+    @property
+    def answers(self) -> Tensors:
+        """Every output of the frame that just finished, until the next; not copied where there is a score threshold."""
+        return self._lane.answers
 
     def lend(self) -> Pixels:
         """A pinned buffer for a source to decode or capture into; see `Lender.lend`."""
@@ -82,6 +136,24 @@ class FramePath:
     def give_back(self, pixels: Pixels) -> None:
         """Take a lent buffer back; see `Lender.give_back`."""
         self._lender.give_back(pixels)
+
+    def lend_while_held(self) -> Pixels | None:
+        """A pinned buffer that comes back by itself; see `Lender.lend_while_held`."""
+        return self._lender.lend_while_held()
+
+    def brought(self, pixels: Pixels) -> Pixels:
+        """The buffer that holds this picture: the one it lies in, else one that is kept to copy it to.
+
+        Raises:
+            RuntimeError: no buffer can be kept, since all were lent before the first call.
+        """
+        number = self._lender.found(pixels)
+        if number is not None:
+            return self._input.buffers[number]
+        if self._own is None:
+            self._own = self._lender.lend()
+        np.copyto(self._own, pixels)
+        return self._own
 
     def infer(self, pixels: Pixels) -> Tensors:
         """Run one frame that lies in a lent buffer.
@@ -93,102 +165,93 @@ class FramePath:
             EngineError: the engine failed.
             ValueError: the pixels are in no buffer of this path.
         """
-        self._run(pixels)
+        self.run(pixels)
         return self._lane.answers
 
     def detect(self, pixels: Pixels) -> Detections:
         """Run one frame that lies in a lent buffer, all the way to boxes in source pixels.
 
         Raises:
-            EngineError: the engine failed, gave numbers that are none, or more candidates than there is room for.
+            EngineError: the engine failed, or gave numbers that are none.
             RuntimeError: the path was opened without `score_threshold`.
         """
-        candidates = self._decoded_on_device()
-        self._run(pixels)
-        return self._detections(candidates)
+        self.run(pixels)
+        return self.detections()
+
+    def run(self, pixels: Pixels) -> None:
+        """Run one frame that lies in a lent buffer, and wait for it."""
+        launch = self._launch_of(pixels)
+        with self._running:
+            launch.start()
+            self._lane.wait()
+
+    def start(self, pixels: Pixels) -> None:
+        """Start a frame without waiting, for several cameras at once."""
+        launch = self._launch_of(pixels)
+        with self._running:
+            launch.start()
+
+    def wait(self) -> None:
+        """Wait for what `start` started."""
+        with self._running:
+            self._lane.wait()
+
+    def detections(self) -> Detections:
+        """What was found in the frame that just finished; see `detect`."""
+        if self._candidates is None:
+            raise RuntimeError("detect: the path was opened without score_threshold; give one, or call infer")
+        found = self._candidates.read()
+        return self._select.of_sorted(found, self.geometry) if len(found.scores) else Detections.empty()
+
+    def enqueue(self, pixels: Pixels) -> None:
+        """Put a frame's whole work on `stream`, piece by piece; inside the device's context."""
+        self._input.enqueue(pixels, self._tensor, self.stream)
+        self._lane.enqueue_network()
+        if self._candidates is None:
+            self._lane.enqueue_answers()
+        else:
+            self._candidates.enqueue(self.stream)
+
+    def gpu_times_ms(self, pixels: Pixels, count: int) -> list[float]:
+        """What the GPU takes for a frame, from the first copy to the last, by its own clock; for measurements."""
+        launch = self._launch_of(pixels)
+        times_ms = []
+        with self._device.current("timing frames"):
+            first, last = cuda.Event(), cuda.Event()
+            for _ in range(count):
+                first.record(self.stream)
+                launch.start()
+                last.record(self.stream)
+                last.synchronize()
+                times_ms.append(float(last.time_since(first)))
+        return times_ms
 
     def close(self) -> None:
         """Give everything back. A second call does nothing."""
         if not self._launches:
             return
-        self._lender.close()
+        if self._own is not None:
+            self._lender.give_back(self._own)
+        if self._lender.close():
+            self._device.outlive_frames()
         with self._device.current("closing a camera's path"):
-            for launch in self._launches:
+            for launch in self._launches.values():
                 launch.close()
-            self._launches = []
+            self._launches = {}
+            self._input.close()
+            self._candidates = None
             self._lane.close()
-            if self._frame_memory is not None:
-                self._frame_memory.free()
-            self._kernel = self._candidates = None  # type: ignore[assignment]
+        self._engine.forget(self._lane)
+        self._engine.forget(self)
 
-    def start(self, pixels: Pixels) -> None:
-        """Start a frame without waiting, for several cameras at once; `finish_detections` waits for it."""
-        launch = self._launches[self._lender.number_of(pixels)]
-        with self._device.current("running a frame"):
-            launch.start()
+    def _launch_of(self, pixels: Pixels) -> Launch:
+        number = self._lender.number_of(pixels)
+        launch = self._launches.get(number)
+        if launch is None:
+            with self._device.current("opening a buffer's graph"):
+                launch = self._launches[number] = self._captured(number)
+        return launch
 
-    def finish_detections(self) -> Detections:
-        """Wait for what `start` started; the rest is `detect`'s.
-
-        Raises:
-            EngineError: see `detect`.
-            RuntimeError: the path was opened without `score_threshold`.
-        """
-        candidates = self._decoded_on_device()
-        with self._device.current("running a frame"):
-            self._lane.wait()
-        return self._detections(candidates)
-
-    def gpu_times_ms(self, pixels: Pixels, count: int) -> list[float]:
-        """What the GPU takes for a frame, from the first copy to the last, by its own clock; for measurements."""
-        launch = self._launches[self._lender.number_of(pixels)]
-        times_ms = []
-        with self._device.current("timing frames"):
-            first, last = cuda.Event(), cuda.Event()
-            for _ in range(count):
-                first.record(self._lane.stream)
-                launch.start()
-                last.record(self._lane.stream)
-                last.synchronize()
-                times_ms.append(float(last.time_since(first)))
-        return times_ms
-
-    def _run(self, pixels: Pixels) -> None:
-        launch = self._launches[self._lender.number_of(pixels)]
-        with self._device.current("running a frame"):
-            launch.start()
-            self._lane.wait()
-
-    def _decoded_on_device(self) -> YoloxCandidates:
-        if self._candidates is None:
-            raise RuntimeError("detect: the path was opened without score_threshold; give one, or call infer")
-        return self._candidates
-
-    def _detections(self, candidates: YoloxCandidates) -> Detections:
-        found: Candidates = candidates.read()
-        return self._selection(found, self.geometry) if len(found.scores) else Detections.empty()
-
-    def _work(self, frame: Pixels) -> Callable[[], None]:
-        def enqueue() -> None:
-            stream = self._lane.stream
-            if self._frame_memory is None:
-                address = int(frame.base.get_device_pointer())  # type: ignore[union-attr]
-            else:
-                address = int(self._frame_memory)
-                cuda.memcpy_htod_async(self._frame_memory, frame, stream)
-            self._kernel.enqueue(address, self._tensor, stream)
-            self._lane.enqueue_network()
-            if self._candidates is None:
-                self._lane.enqueue_answers()
-            else:
-                self._candidates.enqueue(stream)
-
-        return enqueue
-
-
-def pinned_bytes(layout: FrameLayout) -> int:
-    """Bytes of one frame."""
-    size = 1
-    for side in layout.shape:
-        size *= side
-    return size
+    def _captured(self, number: int) -> Launch:
+        frame = self._input.buffers[number]
+        return Launch(self.stream, lambda: self.enqueue(frame))

@@ -36,9 +36,8 @@ class Lane:
         if self._context is None:
             raise EngineError("TensorRT gives no execution context; close other programs on the GPU (out of memory)")
         self.stream = cuda.Stream()
-        self._done = cuda.Event(
-            cuda.event_flags.DISABLE_TIMING | (cuda.event_flags.BLOCKING_SYNC if wait == "block" else 0)
-        )
+        blocking = cuda.event_flags.DISABLE_TIMING | cuda.event_flags.BLOCKING_SYNC
+        self._done = cuda.Event(blocking) if wait == "block" else None
         self._memory = {tensor.name: cuda.mem_alloc(max(1, size_bytes(tensor))) for tensor in tensors}
         self.addresses = {name: int(memory) for name, memory in self._memory.items()}
         self.answers: dict[str, NDArray[np.generic]] = {t.name: pinned(t.shape, t.dtype) for t in outputs}
@@ -70,7 +69,10 @@ class Lane:
             self._context.profiler = None
 
     def wait(self) -> None:
-        """Until everything on the stream is done, by spinning or blocking as the lane was opened."""
+        """Until everything on the stream is done, by spinning (the context's own way) or blocking."""
+        if self._done is None:
+            self.stream.synchronize()
+            return
         self._done.record(self.stream)
         self._done.synchronize()
 

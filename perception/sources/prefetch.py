@@ -31,7 +31,7 @@ class Prefetched:
         self.cameras: tuple[Camera, ...] = recording.cameras
         self._recording = recording
         self._frames_ahead = frames_ahead
-        self._running: set[_Ahead] = set()
+        self._running: set[Ahead] = set()
 
     def frames(self) -> Generator[Frame]:
         """See `FrameSource.frames`. A failure arrives after the frames that were decoded before it."""
@@ -44,7 +44,7 @@ class Prefetched:
 
     def camera_frames(self, camera_id: str) -> Generator[Frame]:
         """See `Recording.camera_frames`."""
-        ahead = _Ahead(self._recording.camera_frames(camera_id), self._frames_ahead, name=f"decode {camera_id}")
+        ahead = Ahead(self._recording.camera_frames(camera_id), self._frames_ahead, name=f"decode {camera_id}")
         self._running.add(ahead)
         try:
             yield from ahead
@@ -59,7 +59,7 @@ class Prefetched:
         self._recording.close()
 
 
-class _Ahead:
+class Ahead:
     """One thread that decodes, one reader, and a few frames between them."""
 
     def __init__(self, frames: Generator[Frame], most: int, *, name: str) -> None:
@@ -70,7 +70,7 @@ class _Ahead:
         self._thread = threading.Thread(target=self._decode, args=(frames, most), name=name, daemon=True)
         self._thread.start()
 
-    def __iter__(self) -> _Ahead:
+    def __iter__(self) -> Ahead:
         return self
 
     def __next__(self) -> Frame:

@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         terminal.progress("timing engine and pipeline, turn by turn", arguments.samples) as step,
     ):
         comparison = compare(pipeline, frames, samples=arguments.samples, on_sample=step)
+        way = pipeline.way
     sides = {"engine alone": comparison.engine.to_dict(), "whole pipeline": comparison.pipeline.to_dict()}
     terminal.table(
         f"{package.manifest.name} on {arguments.recording} — latency, ms",
@@ -72,7 +73,8 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         [latency_row(name, figures) for name, figures in sides.items()],
     )
     terminal.say(f"the pipeline adds {comparison.overhead:+.1%} to the engine's median")
-    terminal.result({"package": package.sha256, "latency": sides, "overhead": comparison.overhead})
+    terminal.say(way)
+    terminal.result({"package": package.sha256, "way": way, "latency": sides, "overhead": comparison.overhead})
     return EXIT_PASSED
 
 

@@ -36,6 +36,7 @@ from perception.sinks.comparison import Comparison
 from perception.sinks.sink import Sink
 from perception.sources.cameras import is_live, named
 from perception.sources.excerpt import Excerpt
+from perception.sources.lent import lent
 from perception.sources.source import FrameSource
 from perception.terminal import Terminal
 from perception.verbs.recordings import (
@@ -92,9 +93,12 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         terminal.progress(f"replay: {arguments.recording}", _frames_expected(arguments, source)) as step,
     ):
         chosen = Excerpt(source, start_s=arguments.start, duration_s=arguments.duration, laps=arguments.loop)
-        tally, comparison = _replayed(arguments, package, pipelines, source=chosen, on_frame=lambda _: step())
+        served = lent(chosen, pipelines[0])
+        tally, comparison = _replayed(arguments, package, pipelines, source=served, on_frame=lambda _: step())
+        way = pipelines[0].way
     show_tally(tally, terminal, package=package, title=f"{package.manifest.name} on {arguments.recording}")
-    terminal.result({"package": package.sha256, **tally.to_dict(), "comparison": _as_document(comparison)})
+    terminal.say(way)
+    terminal.result({"package": package.sha256, "way": way, **tally.to_dict(), "comparison": _as_document(comparison)})
     code = exit_code_of(tally, terminal, max_late=arguments.max_late)
     if comparison is not None and _show_comparison(comparison, terminal, arguments):
         return EXIT_FAILED

@@ -77,6 +77,7 @@ def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case:
     """What each step does; those that run on the GPU in this process import its libraries when their turn comes."""
     ordered = [main_case, *(case for case in cases if case is not main_case)]
     wanted = [(main_case, precision) for precision in options.plans_of_main]
+    wanted += [(main_case, main_case.batch_of(each)) for each in options.plans_of_main if each in PRECISIONS]
     wanted += [(case, precision) for precision in options.others for case in ordered[1:]]
     wanted = [(case, precision) for case, precision in wanted if case.model(precision).is_file()]
     how = Building(options.level, options.build_s, options.plans / CACHE)
@@ -112,12 +113,13 @@ def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case:
         frame_to_detections(main_case, best(), book, samples=options.samples, limit_s=options.latency_s)
 
     def cameras() -> None:
-        from scripts.tensorrt_bench.latency import six_cameras
+        from scripts.tensorrt_bench.cameras import six_cameras
 
-        six_cameras(main_case, best(), book, rounds=max(1, options.samples // 4000))
+        rounds = max(1, options.samples // 2000)
+        six_cameras(main_case, best(), book, rounds=rounds, limit_s=options.latency_s)
 
     def load() -> None:
-        from scripts.tensorrt_bench.latency import loading
+        from scripts.tensorrt_bench.loading import loading
 
         loading(main_case, best(), book)
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import cv2
 
+from perception.deadline.realtime import (
+    RealtimeWish,
+    ask,
+    still_the_collector,
+    threads_switching_quickly,
+    wake_the_collector,
+)
 from perception.engines.trt_versions import installed
 from perception.latency import LatencyRecorder
 
 COMMAND = "python -m scripts.tensorrt_bench"
+GAP_NS = 5_000  # between two looks at the clock: what is longer is another's doing
 
 Job = Callable[[], object]
 
@@ -75,7 +83,7 @@ def _asked(fields: str) -> str:
 def take_turns(
     jobs: Mapping[str, tuple[Job, int]], rounds: int, *, settle: int = 20, limit_s: float = 600.0
 ) -> dict[str, LatencyRecorder]:
-    """Run every job some times a round, in turn; the first of each turn do not count.
+    """Run every job some times a round, in turn, inside `regular_service`; the first of each turn do not count.
 
     Args:
         jobs: name → the job, and how often it runs in a round.
@@ -85,9 +93,6 @@ def take_turns(
         limit_s: begin no round later than this.
     """
     recorders = {name: LatencyRecorder() for name in jobs}
-    gc.collect()
-    gc.freeze()
-    gc.disable()
     ends_at = time.monotonic() + limit_s
     for _ in range(max(1, rounds)):
         for name, (job, times) in jobs.items():
@@ -96,7 +101,6 @@ def take_turns(
             _record(job, times, recorders[name])
         if time.monotonic() > ends_at:
             break
-    gc.enable()
     return recorders
 
 
@@ -118,15 +122,39 @@ def tail(recorder: LatencyRecorder) -> float:
     return recorder.percentile_ns(99.9) / recorder.percentile_ns(50)
 
 
-def pin_to_one_core() -> str:
-    """Keep this thread on the last core; says whether that was granted."""
-    try:
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    except OSError as error:
-        return f"refused ({error})"
-    return "granted"
+def lost_us(cpu: int, *, seconds: float = 0.2) -> tuple[float, float]:
+    """What others take from a thread that spins on a CPU: the longest gap in µs, and all gaps in µs a second."""
+    os.sched_setaffinity(0, {cpu})
+    now = time.perf_counter_ns
+    first_ns = last_ns = now()
+    longest_ns = lost_ns = 0
+    while last_ns - first_ns < seconds * 1e9:
+        at_ns = now()
+        gap_ns = at_ns - last_ns
+        if gap_ns > GAP_NS:
+            lost_ns += gap_ns
+            longest_ns = max(longest_ns, gap_ns)
+        last_ns = at_ns
+    return longest_ns / 1e3, lost_ns / 1e3 / seconds
 
 
-def unpin(cores: Sequence[int]) -> None:
-    """Let this process use these cores again."""
-    os.sched_setaffinity(0, set(cores))
+@contextmanager
+def regular_service(book: Book) -> Iterator[str]:
+    """This thread on the quietest CPU, the collector still, threads switching quickly; says what was granted.
+
+    No SCHED_FIFO: a thread that spins never sleeps, and the kernel takes 50 ms of every second from such.
+    """
+    before = os.sched_getaffinity(0)
+    gaps = {cpu: lost_us(cpu) for cpu in sorted(before)}
+    quietest = min(gaps, key=lambda cpu: gaps[cpu][::-1])
+    book.raw.setdefault("longest gap µs and µs lost a second, by CPU", []).append(gaps)
+    print(
+        f"  CPU {quietest}: gaps up to {gaps[quietest][0]:.0f} µs, {gaps[quietest][1]:.0f} µs lost a second", flush=True
+    )
+    grants = (*ask(RealtimeWish(cpus=(quietest,))), still_the_collector())
+    with threads_switching_quickly():
+        try:
+            yield "; ".join(map(str, grants))
+        finally:
+            wake_the_collector()
+            os.sched_setaffinity(0, before)

@@ -17,7 +17,9 @@ PRECISIONS = (FP16, "fp32", "int8", "int8-equalized", "int8-minmax")
 operators of its own; equalized, they stand where they help the accuracy.
 """
 
+CAMERAS = 6
 _OF_FLOAT = ("fp32", FP16, COMPATIBLE)
+_BATCH = f"-batch{CAMERAS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,15 @@ class Case:
         return ModelSpec.load(self.folder / f"{self.name}.yaml")
 
     def model(self, precision: str) -> Path:
-        """The ONNX file that a precision is built from."""
-        return self.folder / (f"{self.name}.onnx" if precision in _OF_FLOAT else f"{self.name}.{precision}.onnx")
+        """The ONNX file that a precision is built from; `batch_of` one, of a network for six pictures at once."""
+        precision, batch, _ = precision.partition(_BATCH)
+        quantized = "" if precision in _OF_FLOAT else f".{precision}"
+        return self.folder / f"{self.name}{quantized}{batch.replace('-', '.')}.onnx"
+
+    @staticmethod
+    def batch_of(precision: str) -> str:
+        """The precision's plan for six pictures at once."""
+        return precision + _BATCH
 
     def plan(self, precision: str) -> Path:
         """Where its plan lies."""

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from perception.decode import open_decoder
-from perception.engines.cuda_frame import FrameLayout
+from perception.engines.engine import Engine
+from perception.engines.host_way import HostWay
 from perception.engines.onnxrt import OnnxRuntimeEngine
 from perception.engines.tensorrt import TensorRtEngine
-from perception.engines.tensorrt_frames import FramePath
 from perception.frame import Frame
+from perception.model_spec import ModelSpec
 from perception.pipeline import Pipeline
 from perception.results import Detections, Result
 from scripts.tensorrt_bench.book import Book
 from scripts.tensorrt_bench.cases import Case
+
+Side = Callable[[Frame], Any]
 
 LOW_SCORE = 0.02
 THREADS = 8
@@ -29,19 +31,15 @@ def through_everything(case: Case, book: Book) -> None:
     spec = case.spec
     reference = OnnxRuntimeEngine(case.model("fp32").read_bytes(), threads=THREADS)
     engines = {name: TensorRtEngine(case.plan(name).read_bytes()) for name in case.built()}
-    sides = {
-        name: Pipeline(spec, engine, deadline_ns=1 << 60, score_threshold=LOW_SCORE) for name, engine in engines.items()
-    }
-    sides["float"] = Pipeline(spec, reference, deadline_ns=1 << 60, score_threshold=LOW_SCORE)
-    whole = {name: OnGpu(case, engine) for name, engine in engines.items()}
-    said: dict[str, dict[str, Any]] = {name: {} for name in (*sides, *(f"{name} on the GPU" for name in whole))}
+    sides = {name: _behind_the_cpus_work(engine, spec) for name, engine in engines.items()}
+    sides["float"] = _behind_the_cpus_work(reference, spec)
+    sides |= {f"{name} on the GPU": _as_pipelines_run(engine, spec) for name, engine in engines.items()}
+    said: dict[str, dict[str, Any]] = {name: {} for name in sides}
     for number, file in enumerate(case.files()):
         pixels = np.asarray(cv2.imread(str(file)), np.uint8)
         frame = Frame(pixels, "camera", number, number, file.stem)
-        for name, pipeline in sides.items():
-            said[name][file.stem] = pipeline.step(frame).result
-        for name, path in whole.items():
-            said[f"{name} on the GPU"][file.stem] = path(pixels)
+        for name, side in sides.items():
+            said[name][file.stem] = side(frame)
     if spec.task == "detection":
         listed = {name: {stem: _listed(result) for stem, result in by.items()} for name, by in said.items()}
         (book.out / f"{case.name}.json").write_text(json.dumps(listed))
@@ -54,33 +52,20 @@ def through_everything(case: Case, book: Book) -> None:
         engine.close()
 
 
-class OnGpu:
-    """Pictures of any size through one engine, prepared on the GPU; a path for each size."""
+def _behind_the_cpus_work(engine: Engine, spec: ModelSpec) -> Side:
+    way = HostWay(engine, spec, score_threshold=LOW_SCORE)
 
-    def __init__(self, case: Case, engine: TensorRtEngine) -> None:
-        self._spec, self._engine = case.spec, engine
-        self._decoder = open_decoder(case.spec, engine.outputs)
-        self._kernel = case.spec.decoding.decoder == "yolox"
-        self._paths: dict[tuple[int, ...], FramePath] = {}
+    def run(frame: Frame) -> Result:
+        way.bring(frame.pixels)
+        way.infer()
+        return way.result()
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> Result:
-        """What the network says of a picture."""
-        path = self._paths.get(pixels.shape)
-        if path is None:
-            layout = FrameLayout(pixels.shape[1], pixels.shape[0])
-            threshold = LOW_SCORE if self._kernel else None
-            path = self._paths[pixels.shape] = FramePath(
-                self._engine, self._spec, layout, buffers=1, score_threshold=threshold
-            )
-        buffer = path.lend()
-        buffer[...] = pixels
-        try:
-            if self._kernel:
-                return path.detect(buffer)
-            size_px = (pixels.shape[1], pixels.shape[0])
-            return self._decoder(path.infer(buffer), path.geometry, size_px, LOW_SCORE)
-        finally:
-            path.give_back(buffer)
+    return run
+
+
+def _as_pipelines_run(engine: Engine, spec: ModelSpec) -> Side:
+    pipeline = Pipeline(spec, engine, deadline_ns=1 << 60, score_threshold=LOW_SCORE)
+    return lambda frame: pipeline.step(frame).result
 
 
 def _listed(result: Detections) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from compile.recipes import RECIPES, Quantizer
 from compile.recordings import survey
 from perception.files import write_atomically
 from perception.model_spec import ModelSpec
+from scripts.tensorrt_bench.batch import write_batched
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -69,6 +70,9 @@ def _write_model(path: Path, spec: ModelSpec, out: Path) -> None:
     quantizer.observe(chosen.values())
     for precision, recipe in chosen.items():
         write_atomically(out / f"{path.stem}.{precision}.onnx", quantizer.candidate(recipe).content)
+    if spec.decoding.decoder == "yolox":  # cameras are measured with its candidates
+        for written in (path.stem, *(f"{path.stem}.{precision}" for precision in chosen)):
+            write_batched(out / f"{written}.onnx")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,9 +24,10 @@ from perception.deadline.ladder import Ladder, LadderLimits
 from perception.deadline.plan import Criticality, ModelPlan, Settings, Step, load_plan
 from perception.deadline.realtime import RealtimeWish, ask, spinning
 from perception.deadline.slots import SeenSlots, Slots
-from perception.deadline.worker import receive, send
+from perception.deadline.worker import _warmed, receive, send
 from perception.errors import SpecError
 from perception.results import Detections
+from perception.runtime import WARM_UP_FRAMES
 from perception.sync import Pairer
 from tests.perception.builders import frames_of, null_package
 
@@ -355,3 +357,16 @@ def test_a_plan_that_contradicts_itself_is_refused(tmp_path: Path, change: tuple
     (tmp_path / "plan.yaml").write_text(PLAN.replace(*change))
     with pytest.raises(SpecError, match=complaint):
         load_plan(tmp_path / "plan.yaml")
+
+
+def test_an_engine_is_warmed_up_on_pictures_of_every_size_and_timed_on_the_largest():
+    seen: list[tuple[int, ...]] = []
+
+    class Steps:
+        def step(self, frame):
+            seen.append(frame.pixels.shape[:2])
+            return SimpleNamespace(timings=SimpleNamespace(total_ns=10**8))
+
+    spent_ns = _warmed(Steps(), ((32, 24), (16, 12)))
+    assert spent_ns == (10**8,) * 3
+    assert seen == [(12, 16)] * WARM_UP_FRAMES + [(24, 32)] * (WARM_UP_FRAMES + 3)

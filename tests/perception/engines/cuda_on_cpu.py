@@ -17,6 +17,7 @@ SHIMS = r"""
 #include <barrier>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <thread>
 #include <vector>
 using std::isfinite;
@@ -37,6 +38,8 @@ template <typename T> T __shfl_down_sync(unsigned, T value, int distance)
     return other;
 }
 
+inline unsigned __float_as_uint(float value) { unsigned bits; memcpy(&bits, &value, 4); return bits; }
+inline float __uint_as_float(unsigned bits) { float value; memcpy(&value, &bits, 4); return value; }
 inline int atomicAdd(int* at, int value) { const int before = *at; *at += value; return before; }
 """
 

@@ -5,8 +5,9 @@ import ctypes
 import numpy as np
 import pytest
 
+from perception.decoders.boxes import Candidates
 from perception.decoders.yolox import YoloX
-from perception.engines.cuda_candidates import ROOM, candidates_of, plan_candidates
+from perception.engines.cuda_candidates import HEADER, WIDTH, Answer, plan_candidates
 from perception.engines.engine import TensorInfo
 from perception.errors import EngineError, SpecError
 from perception.geometry import stretch
@@ -44,13 +45,21 @@ extern "C" void run_{number}(const float* rows, const float* cells, float thresh
     return library_of(programs, tmp_path_factory.mktemp("kernels"))
 
 
-def answer_of(kernels, number: int, rows: np.ndarray, threshold: float) -> np.ndarray:
+def answer_of(kernels, number: int, rows: np.ndarray, threshold: float) -> Answer:
     plan = plan_candidates(SPECS[number])
-    answer = np.zeros(2 + 8 * ROOM, np.float32)
+    memory = np.zeros(HEADER + WIDTH * CELLS, np.float32)
     getattr(kernels, f"run_{number}")(
-        address(rows), address(plan.cells), ctypes.c_float(threshold), address(answer[:2]), address(answer[2:])
+        address(rows),
+        address(plan.cells),
+        ctypes.c_float(threshold),
+        address(memory[:HEADER]),
+        address(memory[HEADER:]),
     )
-    return answer
+    return Answer(memory)
+
+
+def candidates_of(answer: Answer) -> Candidates:
+    return answer.candidates(answer.count())
 
 
 def rows_of(number: int) -> np.ndarray:
@@ -67,11 +76,10 @@ def test_candidates_are_the_host_decoders(kernels, number, threshold):
     shape = (1, *rows.shape)
     decoder = YoloX(spec, {"output": TensorInfo("output", shape, "float32")})
     expected = decoder({"output": rows[None]}, stretch(SIZE_PX, SIZE_PX), SIZE_PX, threshold)
-    order = np.argsort(-got.scores, kind="stable")
-    assert 0 < len(order) == len(expected.scores)
-    np.testing.assert_allclose(got.scores[order], expected.scores, rtol=1e-6)
-    np.testing.assert_array_equal(got.class_ids[order], expected.class_ids)
-    np.testing.assert_allclose(got.boxes_px[order], expected.boxes_px, rtol=1e-5, atol=1e-4)
+    assert 0 < len(got.scores) == len(expected.scores)
+    np.testing.assert_allclose(got.scores, expected.scores, rtol=1e-6)
+    np.testing.assert_array_equal(got.class_ids, expected.class_ids)
+    np.testing.assert_allclose(got.boxes_px, expected.boxes_px, rtol=1e-5, atol=1e-4)
 
 
 def test_nothing_above_the_threshold_is_no_candidate(kernels):
@@ -87,20 +95,21 @@ def test_a_number_that_is_none_anywhere_in_the_output_is_refused(kernels, value,
         candidates_of(answer_of(kernels, 2, rows, 0.99))
 
 
-def test_more_candidates_than_room_are_refused():
-    answer = np.zeros(2 + 8 * ROOM, np.float32)
-    answer[:1].view(np.int32)[:] = ROOM + 1
-    with pytest.raises(EngineError, match=f"{ROOM + 1} candidates, room for {ROOM}; raise the score threshold"):
-        candidates_of(answer)
+def test_a_box_without_end_is_refused(kernels):
+    rows = rows_of(2)
+    rows[3, 2], rows[3, 4:] = 1000, 1  # exp(1000) is infinite
+    with pytest.raises(EngineError, match="1 values are NaN or infinite"):
+        candidates_of(answer_of(kernels, 2, rows, 0.99))
 
 
-def test_exactly_as_many_candidates_as_room_are_given_in_the_order_of_their_rows():
-    answer = np.zeros(2 + 8 * ROOM, np.float32)
-    answer[:1].view(np.int32)[:] = ROOM
-    found = answer[2:].reshape(ROOM, 8)
-    found[:, 6] = np.random.default_rng(0).permutation(ROOM)
-    found[:, 4] = found[:, 6] / ROOM
-    np.testing.assert_allclose(candidates_of(answer).scores, np.arange(ROOM) / ROOM)
+def test_equal_scores_come_in_the_order_of_the_networks_rows(kernels):
+    rows = rows_of(1)
+    rows[:, 4:] = 0.5
+    rows[:, 2:4] = 0
+    got = candidates_of(answer_of(kernels, 1, rows, 0.0))
+    centres_px = (got.boxes_px[:, :2] + got.boxes_px[:, 2:]) / 2
+    cells = plan_candidates(SPECS[1]).cells
+    np.testing.assert_allclose(centres_px, (rows[:, :2] + cells[:, :2]) * cells[:, 2:], rtol=1e-5, atol=1e-4)
 
 
 def test_another_decoder_has_no_kernel():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import platform
 from dataclasses import dataclass
 
 import cv2
@@ -89,12 +90,15 @@ def grey_level(picture: PictureInput) -> float:
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: str(CASES[number]))
-def test_the_kernel_is_within_a_grey_level_of_opencv(kernels, number):
+def test_the_kernel_shrinks_linearly_as_opencv_and_is_within_a_grey_level_of_all_else(kernels, number):
     case = CASES[number]
     frame = np.random.default_rng(number).integers(0, 256, case.layout.shape, np.uint8)
     expected = Preprocessor(case.picture).prepare(bgr_of(frame, case.layout)).feeds["x"]
     got = tensor_by_kernel(kernels, number, frame)
-    assert np.abs(got.astype(np.float64) - expected.astype(np.float64)).max() <= grey_level(case.picture)
+    shrinks = case.layout.width_px >= case.picture.width_px and case.layout.height_px >= case.picture.height_px
+    exact = case.picture.interpolation == "linear" and shrinks and platform.machine() == "x86_64"
+    most = 0 if exact else grey_level(case.picture)  # on Arm, OpenCV's own releases round differently
+    assert np.abs(got.astype(np.float64) - expected.astype(np.float64)).max() <= most
     assert (got != got.flat[0]).any() or (expected == expected.flat[0]).all()
 
 
