@@ -10,7 +10,7 @@ a plain fact without an interval. Who releases for the first time says so (`--fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,9 @@ from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.accuracy import accuracy_of, groups_in
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.parity import SAME, says_the_same
+from safety_gates.looks import Look, Observation
 from safety_gates.statistics import LEAST_FRAMES, bootstrap_draws, intervals_of_shares
-from safety_gates.trial import Observation, Trial
+from safety_gates.trial import Trial
 from safety_gates.verdict import Measured
 
 RIVALS = {"reference": "the float model", "release": "the last release"}
@@ -64,6 +65,10 @@ class RegressionGate:
     """See `safety_gates.gates.gate.Gate`."""
 
     quantities = QUANTITIES
+
+    def looks(self, trial: Trial) -> Sequence[Look]:
+        """The results of the package and of its rivals."""
+        return () if trial.truth is None else trial.results_looks()
 
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
         """Join the accuracy of the package with that of its rivals."""
@@ -133,8 +138,9 @@ class Side:
 
     def drawn(self, draws: Draws) -> NDArray[np.float64]:
         """(R,) over each of (R, F) draws of frames; NaN where nothing is labelled in them."""
-        if self.figure == "ap50" and isinstance(self.matches, DetectionMatches):
-            return self.matches.ap50_of_draws(draws)
+        if isinstance(self.matches, DetectionMatches):
+            matches = self.matches
+            return matches.ap50_of_draws(draws) if self.figure == "ap50" else matches.ap50_95_of_draws(draws)
         return np.array([FIGURES[self.figure].of(self.matches, draw) for draw in draws])
 
 

@@ -30,8 +30,9 @@ from perception.results import Detections, Result
 from safety_gates.evidence import KeptEvidence
 from safety_gates.faults import FAULTS, LENGTH, Arrival, Fault
 from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.looks import Observation
 from safety_gates.statistics import clustered_proportion_interval
-from safety_gates.trial import TIMING_ALONE, Observation, Trial
+from safety_gates.trial import TIMING_ALONE, Trial
 from safety_gates.verdict import Measured
 
 MOST_STRETCHES = 5

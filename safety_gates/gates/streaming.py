@@ -39,9 +39,10 @@ from safety_gates.gates.accuracy import arrays_of, matched
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.latency import LatencyGate
 from safety_gates.gates.regression import side_of
+from safety_gates.looks import Observation
 from safety_gates.result_log import FrameKey
 from safety_gates.statistics import LEAST_FRAMES, Interval, bootstrap_draws, intervals_of_shares
-from safety_gates.trial import TIMING_ALONE, UNTIMED, Observation, Trial, recording_of
+from safety_gates.trial import TIMING_ALONE, UNTIMED, Trial, recording_of
 from safety_gates.verdict import Measured
 
 SLOWEST = 1.5

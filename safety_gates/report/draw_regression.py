@@ -13,9 +13,10 @@ LEDE = "What the engine loses against the float model and the last release, each
 
 
 def draw(evidence: KeptEvidence, limits: Mapping[str, float]) -> tuple[Plot, ...]:
-    """One line a comparison: the loss, its interval, and the limit on it."""
+    """One line for each comparison that is judged: the loss, its interval, and the limit on it."""
     task = evidence.evidence.values["task"]
     names = [f"{name}_loss_to_{rival}" for name, figure in FIGURES.items() if figure.task == task for rival in RIVALS]
+    names = [name for name in names if name in limits]
     measured = RegressionGate().read(evidence, names)
     shown = [name for name in names if measured[name].got is not None and measured[name].samples]
     if not shown:
@@ -26,8 +27,7 @@ def draw(evidence: KeptEvidence, limits: Mapping[str, float]) -> tuple[Plot, ...
             axes.plot([got or 0.0], [row], "o", color=FIRST)
             if interval is not None and math.isfinite(interval.low) and math.isfinite(interval.high):
                 axes.plot([interval.low, interval.high], [row, row], color=INK, linewidth=1.4)
-            if name in limits:
-                axes.plot([limits[name]] * 2, [row - 0.35, row + 0.35], color=LIMIT, linewidth=2)
+        axes.plot([limits[name]] * 2, [row - 0.35, row + 0.35], color=LIMIT, linewidth=2)
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(shown)), [_words(name) for name in shown])
         axes.grid(axis="y", visible=False)

@@ -11,11 +11,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from perception.engines.engine import Tensors
 from perception.engines.onnxrt import OnnxRuntimeEngine
+from safety_gates.case import Case
 from safety_gates.evidence import Shelf
 from safety_gates.judge import judge
 from safety_gates.policy import load_policy
 from safety_gates.report.page import render
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import Trial
 from tests.benchmarks.results import row, write_results
 from tests.mutation.models import convolution_weights, harmed
 from tests.mutation.road import MODEL, SAMPLES, sample_package

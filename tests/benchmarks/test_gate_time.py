@@ -18,8 +18,8 @@ from perception.model_spec import ModelSpec
 from perception.package import PROFILE, SPEC, EngineEntry, EnginePackage, write_package
 from perception.pipeline import open_pipeline
 from perception.sources.table import open_source
+from safety_gates.case import SOAK_FRAMES
 from safety_gates.soak import SETTLING_FRAMES
-from safety_gates.trial import SOAK_FRAMES
 from tests.benchmarks.results import row, write_results
 
 ROOT = Path(__file__).resolve().parents[2]

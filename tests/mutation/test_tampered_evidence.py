@@ -14,13 +14,14 @@ import yaml
 
 from perception.cli import main
 from perception.errors import EvidenceError, ReleaseError
+from safety_gates.case import Case
 from safety_gates.evidence import Shelf
 from safety_gates.gates.gate import Unmeasured
 from safety_gates.judge import judge
 from safety_gates.keys import make_key, read_signer
 from safety_gates.policy import Policy, load_policy
 from safety_gates.release import sign_release
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import Trial
 from safety_gates.verdict import Outcome
 from tests.conftest import PASSPHRASE
 from tests.safety_gates.builders import QUIET, drive, null_package, package, patient_profile

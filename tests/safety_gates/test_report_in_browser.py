@@ -8,11 +8,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
+from safety_gates.case import Case
 from safety_gates.evidence import Shelf
 from safety_gates.judge import judge
 from safety_gates.policy import load_policy
 from safety_gates.report.page import render
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import Trial
 from tests.mutation.bench import calibration_of
 from tests.safety_gates.builders import QUIET, SHIFTED, package
 

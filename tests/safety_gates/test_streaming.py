@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from hw_profiles.profile import load_profile
+from safety_gates.case import Case
 from safety_gates.evidence import Shelf
 from safety_gates.gates.gate import Unmeasured
 from safety_gates.gates.streaming import StreamingGate, newest_finished
 from safety_gates.result_log import FrameKey
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import Trial
 from tests.safety_gates.builders import QUIET, package, steady_drive
 
 MS = 1_000_000
