@@ -279,7 +279,7 @@ class Trial:
 
     def has_sequence(self) -> bool:
         """Whether there is a recording whose frames follow each other in real time."""
-        return bool(self._sequences())
+        return bool(self.sequences())
 
     def sequence_log(self, package: EnginePackage) -> ResultLog:
         """What a package says about frames that follow each other: the first of each timing recording, else of the one.
@@ -290,7 +290,7 @@ class Trial:
         Raises:
             ValueError: `has_sequence` is false.
         """
-        if not self._sequences():
+        if not self.sequences():
             raise ValueError("no recording has capture times; ask has_sequence first")
         if not self.case.timing:
             return self.result_log(package)
@@ -298,7 +298,8 @@ class Trial:
         wanted = self.conditions("sequence_results", subject=package, looks_at=TIMING_ALONE, settings=settings)
         return self._log_of(self.obtain(wanted, lambda: self._observe_sequences(package, wanted)), package)
 
-    def _sequences(self) -> list[Path]:
+    def sequences(self) -> list[Path]:
+        """The recordings whose frames follow each other in real time, as `sequence_log` numbers them from 1."""
         recordings = self.case.timing or (self.case.recording,)
         return [path for path in recordings if kind_and_path(path)[0] not in UNTIMED]
 
@@ -355,7 +356,7 @@ class Trial:
     def _observe_sequences(self, package: EnginePackage, wanted: Conditions) -> Observation:
         rows: list[tuple[FrameKey, Result | None]] = []
         with open_pipeline(package, score_threshold=LOWEST_SCORE) as pipeline:
-            for number, path in enumerate(self._sequences(), start=1):
+            for number, path in enumerate(self.sequences(), start=1):
                 what = f"results of {package.manifest.name}, {path.name}"
                 with self._stepped(open_source(path), what, SEQUENCE_FRAMES) as frames:
                     for frame in frames:

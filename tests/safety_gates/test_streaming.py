@@ -69,3 +69,13 @@ def test_a_recording_of_far_fewer_frames_than_the_vehicles_cameras_give_is_not_j
     assert isinstance(found, Unmeasured) is not judged
     if isinstance(found, Unmeasured):
         assert "the profile's cameras have 30: its frames are older than any engine makes them" in found.why
+
+
+def test_a_slow_recording_among_those_at_the_vehicles_rate_is_left_out(tmp_path):
+    slow, _ = steady_drive(tmp_path / "slow", frames=10, rate_hz=10.0)
+    fit, _ = steady_drive(tmp_path / "fit", frames=40, rate_hz=30.0)
+    ours = replace(package(tmp_path / "package"), profile=load_profile("x86_cpu"))
+    trial = Trial(Case(ours, slow, timing=(slow, fit)), Shelf(tmp_path / "evidence"), QUIET)
+    found = StreamingGate().measure(trial)
+    assert found.evidence.conditions.settings["recordings"] == [2]
+    assert 35 <= found.evidence.samples <= 40
