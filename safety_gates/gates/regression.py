@@ -5,7 +5,8 @@ paired: every draw of the bootstrap takes the same frames for both sides, so wha
 small loss shows on few frames. A claim passes only if the whole interval of the loss lies inside the limit.
 
 An engine of exactly the same bytes, fed and read by the same ModelSpec, loses nothing by construction: then the loss is
-a plain fact without an interval. Who releases for the first time says so (`--first-release`); silence is INCONCLUSIVE.
+a plain fact without an interval. Who releases for the first time says so (`--first-release`) and is not asked what was
+lost against a release; silence is INCONCLUSIVE.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from safety_gates.gates.parity import SAME, says_the_same
 from safety_gates.looks import Look, Observation
 from safety_gates.statistics import LEAST_FRAMES, bootstrap_draws, intervals_of_shares
 from safety_gates.trial import Trial
-from safety_gates.verdict import Measured
+from safety_gates.verdict import LeftOut, Measured
 
 RIVALS = {"reference": "the float model", "release": "the last release"}
 FIRST_RELEASE = "nothing was released before: said with --first-release"
@@ -90,8 +91,8 @@ class RegressionGate:
         packages = {name: each for name, each in {"engine": case.package, **rivals}.items() if each is not None}
         return trial.obtain(wanted, lambda: _observe(trial, packages, same))
 
-    def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
-        """Losses with their paired intervals."""
+    def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured | LeftOut]:
+        """Losses with their paired intervals; none to a release where nothing was released before."""
         return {name: _read(evidence, *name.split("_loss_to_")) for name in wanted}
 
 
@@ -104,10 +105,10 @@ def _observe(trial: Trial, packages: Mapping[str, EnginePackage], same: list[Jso
     return Observation(ours.samples, {**kept, "sides": [*found], "same": same}, arrays)
 
 
-def _read(evidence: KeptEvidence, figure: str, rival: str) -> Measured:
+def _read(evidence: KeptEvidence, figure: str, rival: str) -> Measured | LeftOut:
     settings, values = evidence.evidence.conditions.settings, evidence.evidence.values
     if rival == "release" and settings["first_release"]:
-        return Measured(0.0, 0, "frames", note=FIRST_RELEASE, evidence=evidence.sha256)
+        return LeftOut(FIRST_RELEASE)
     if rival not in _strings(values["sides"]):
         return Measured(None, 0, "frames", note=ABSENT[rival], evidence=evidence.sha256)
     frames = evidence.evidence.samples

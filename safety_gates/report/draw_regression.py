@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.regression import FIGURES, RIVALS, RegressionGate
 from safety_gates.report.svg import FIRST, INK, LIMIT, Plot, drawing, plot_of
+from safety_gates.verdict import Measured
 
 LEDE = "What the engine loses against the float model and the last release, each on the same frames."
 
@@ -17,8 +18,9 @@ def draw(evidence: KeptEvidence, limits: Mapping[str, float]) -> tuple[Plot, ...
     task = evidence.evidence.values["task"]
     names = [f"{name}_loss_to_{rival}" for name, figure in FIGURES.items() if figure.task == task for rival in RIVALS]
     names = [name for name in names if name in limits]
-    measured = RegressionGate().read(evidence, names)
-    shown = [name for name in names if measured[name].got is not None and measured[name].samples]
+    read = RegressionGate().read(evidence, names)
+    measured = {name: each for name, each in read.items() if isinstance(each, Measured)}
+    shown = [name for name, each in measured.items() if each.got is not None and each.samples]
     if not shown:
         return ()
     with drawing("regression", height_in=1.3 + 0.45 * len(shown)) as (axes, canvas):
