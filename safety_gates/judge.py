@@ -99,6 +99,7 @@ def _measured(trial: Trial, gates: Sequence[str]) -> dict[str, KeptEvidence | Un
         measured_before = trial.measured
         exhibits[name] = open_gate(name).measure(trial)
         forecast.done(name, measured=trial.measured > measured_before)
+    trial.begin("report")
     return exhibits
 
 

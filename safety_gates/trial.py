@@ -148,18 +148,19 @@ class Trial:
             TollgateError: the recording or an engine fail.
             OutputError: the shelf cannot be written.
         """
-        lacking = {look.wanted.model_dump_json(): look for look in looks if self._found(look.wanted) is None}
+        alike = {look.wanted.model_dump_json(): look for look in looks}
+        lacking = [look for look in alike.values() if self._found(look.wanted) is None]
         if not lacking:
             return
         before, started_ns = machine_state(), time.time_ns()
-        what = " and ".join(dict.fromkeys(look.wanted.measurement for look in lacking.values()))
+        what = " and ".join(dict.fromkeys(look.wanted.measurement for look in lacking))
         with ExitStack() as stack:
-            sees = [stack.enter_context(look.opened()) for look in lacking.values()]
+            sees = [stack.enter_context(look.opened()) for look in lacking]
             frames = stack.enter_context(self.frames(what))
             for stretch in stack.enter_context(closing(ahead(stretches(frames), 1))):
                 for see in sees:
                     see(stretch)
-        for look in lacking.values():
+        for look in lacking:
             self._obtained_now(self._kept(look.wanted, look.observation, before, started_ns))
 
     def _found(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from onnx import helper, numpy_helper
 
 from compile.backends.onnxrt import build
 from compile.importer import import_model
+from hw_profiles.profile import Profile
 from perception.engines.engine import Tensors
+from perception.engines.onnxrt import OnnxRuntimeEngine
 from perception.model_spec import ModelSpec
 from perception.package import PROFILE, SPEC, EngineEntry, open_package, write_package
+from perception.pipeline import threads_of
 from perception.preprocess import Preprocessor
 from safety_gates.gates.calibration import CALIBRATION
 from tests.benchmarks.int8.cases import Case
@@ -24,7 +28,8 @@ from tests.benchmarks.int8.material import frames_of
 from tests.mutation.models import naive_int8
 
 PROFILE_NAME, SEARCH_S, NAIVE_FRAMES = "x86_cpu", 60, 64
-HEAVY_LAYERS, CHANNELS = 24, 48
+LEAST_LAYERS, MOST_LAYERS, CHANNELS = 4, 256, 48
+DEADLINES, CALLS = 4.0, 5  # so many deadlines the slow engine takes at least
 
 
 def compiled(case: Case, folder: Path) -> None:
@@ -47,7 +52,29 @@ def naive(case: Case, folder: Path) -> None:
 
 def slow(case: Case, folder: Path) -> None:
     """`folder/slow`: the float model with heavy layers beside it, whose answer adds nothing."""
-    _make(case, folder, "slow", slowed)
+    profile = open_package(folder / "float").profile
+    _make(case, folder, "slow", lambda model: _slow_bytes(model, profile))
+
+
+def _slow_bytes(model: bytes, profile: Profile) -> bytes:
+    layers = LEAST_LAYERS
+    while _engine_ms(content := slowed(model, layers), threads_of(profile)) < DEADLINES * profile.deadline_ms:
+        if layers >= MOST_LAYERS:
+            raise SystemExit(f"{layers} heavy layers are still within {DEADLINES:g} deadlines on this machine")
+        layers *= 2
+    return content
+
+
+def _engine_ms(model: bytes, threads: int) -> float:
+    engine = OnnxRuntimeEngine(model, threads=threads)
+    feeds = {each.name: np.zeros(each.shape, each.dtype) for each in engine.inputs}
+    spent = []
+    for _ in range(CALLS):
+        started_s = time.perf_counter()
+        engine.infer(feeds)
+        spent.append((time.perf_counter() - started_s) * 1e3)
+    engine.close()
+    return min(spent)
 
 
 def _make(case: Case, folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
@@ -79,7 +106,7 @@ def _naive_bytes(model: bytes, case: Case) -> bytes:
         return naive_int8(model, feeds(), Path(scratch))
 
 
-def slowed(model: bytes) -> bytes:
+def slowed(model: bytes, layers: int) -> bytes:
     """The model beside a stack of convolutions over its whole input, whose mean times zero is added to an output."""
     proto = onnx.load_from_string(model)
     graph, generator = proto.graph, np.random.default_rng(0)
@@ -89,7 +116,7 @@ def slowed(model: bytes) -> bytes:
         node.output[:] = ["quick" if name == answer else name for name in node.output]
         node.input[:] = ["quick" if name == answer else name for name in node.input]
     last = picture.name
-    for layer in range(HEAVY_LAYERS):
+    for layer in range(layers):
         shape = (CHANNELS, CHANNELS if layer else channels, 3, 3)
         weights = generator.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape).astype(np.float32)
         graph.initializer.append(numpy_helper.from_array(weights, f"heavy_weights_{layer}"))
