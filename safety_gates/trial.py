@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cached_property
-from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue
@@ -17,13 +15,11 @@ from rich.markup import escape
 from compile.accuracy import LOWEST_SCORE
 from hw_profiles.machine import read_machine
 from perception.errors import LabelError, SourceError
-from perception.frame import Frame
 from perception.package import EnginePackage
 from perception.pipeline import open_pipeline
 from perception.results import Result
-from perception.sources.source import FrameSource
-from perception.sources.table import kind_and_path, open_source, source_class
-from perception.terminal import Step, Terminal
+from perception.sources.table import open_source
+from perception.terminal import Terminal
 from safety_gates.case import Case, path_of, require_one_model, truth_of
 from safety_gates.changes import confirmed, data_changes, discard_void, package_changes
 from safety_gates.conditions import Conditions, DataSet, Subject, code_version
@@ -34,13 +30,12 @@ from safety_gates.looks import Look, Observation, ResultsLook, ahead, logged, st
 from safety_gates.machine_facts import machine_facts, machine_state
 from safety_gates.policy import Limit, Policy
 from safety_gates.readable import require_pictures
+from safety_gates.reading import Reader
 from safety_gates.result_log import FrameKey, ResultLog
 
 Matter = Literal["recording", "timing", "labels", "reference"]
 RECORDING_ALONE: tuple[Matter, ...] = ("recording",)
 TIMING_ALONE: tuple[Matter, ...] = ("timing",)
-UNTIMED = frozenset({"image_folder"})
-"""Kinds of recording whose capture times are made up: what moved between two of their pictures nobody knows."""
 SEQUENCE_FRAMES = 300
 
 
@@ -58,8 +53,8 @@ class Trial:
         self.case = case
         self.shelf = shelf
         self.policy: Policy | None = None
+        self.reader = Reader(case, terminal)
         self._terminal = terminal
-        self._stage = ""
         self._logs: dict[str, ResultLog] = {}
         self._obtained: list[KeptEvidence] = []
         self._made: list[KeptEvidence] = []
@@ -156,7 +151,7 @@ class Trial:
         what = " and ".join(dict.fromkeys(look.wanted.measurement for look in lacking))
         with ExitStack() as stack:
             sees = [stack.enter_context(look.opened()) for look in lacking]
-            frames = stack.enter_context(self.frames(what))
+            frames = stack.enter_context(self.reader.frames(what))
             for stretch in stack.enter_context(closing(ahead(stretches(frames), 1))):
                 for see in sees:
                     see(stretch)
@@ -173,7 +168,7 @@ class Trial:
         known = next((kept for kept in self._obtained if kept.evidence.conditions == wanted), None)
         if known is not None:
             return known
-        label = f"{self._stage}{wanted.measurement} of {wanted.subject.name}"
+        label = f"{self.reader.stage}{wanted.measurement} of {wanted.subject.name}"
         kept, why_not = self.shelf.find(wanted)
         if kept is not None and (flaw := unfit(kept)) is not None:
             kept, why_not = None, flaw
@@ -226,7 +221,7 @@ class Trial:
 
     def begin(self, stage: str) -> None:
         """Say in all that follows which part of the work it belongs to."""
-        self._stage = f"{stage}: "
+        self.reader.stage = f"{stage}: "
 
     def confirmed(self, exhibits: Mapping[str, KeptEvidence | Unmeasured]) -> dict[str, KeptEvidence | Unmeasured]:
         """The exhibits that still speak of what lies there; what changed meanwhile decides nothing.
@@ -280,7 +275,7 @@ class Trial:
 
     def has_sequence(self) -> bool:
         """Whether there is a recording whose frames follow each other in real time."""
-        return bool(self.sequences())
+        return bool(self.reader.sequences())
 
     def sequence_log(self, package: EnginePackage) -> ResultLog:
         """What a package says about frames that follow each other: the first of each timing recording, else of the one.
@@ -291,7 +286,7 @@ class Trial:
         Raises:
             ValueError: `has_sequence` is false.
         """
-        if not self.sequences():
+        if not self.reader.sequences():
             raise ValueError("no recording has capture times; ask has_sequence first")
         if not self.case.timing:
             return self.result_log(package)
@@ -299,67 +294,16 @@ class Trial:
         wanted = self.conditions("sequence_results", subject=package, looks_at=TIMING_ALONE, settings=settings)
         return self._log_of(self.obtain(wanted, lambda: self._observe_sequences(package, wanted)), package)
 
-    def sequences(self) -> list[Path]:
-        """The recordings whose frames follow each other in real time, as `sequence_log` numbers them from 1."""
-        recordings = self.case.timing or (self.case.recording,)
-        return [path for path in recordings if kind_and_path(path)[0] not in UNTIMED]
-
-    @contextmanager
-    def frames(self, what: str) -> Iterator[Iterator[Frame]]:
-        """The frames of the recording, with progress; the next are decoded while the block works on one.
-
-        Args:
-            what: is shown beside the progress.
-
-        Raises:
-            SourceError: the recording cannot be read.
-        """
-        with self._stepped(open_source(self.case.recording), what, self.case.frames) as frames:
-            yield frames
-
-    @contextmanager
-    def timed_recordings(self, what: str) -> Iterator[Iterator[Iterator[Frame]]]:
-        """The frames latency is measured on, recording by recording, with progress; each is decoded when asked for.
-
-        Args:
-            what: is shown beside the progress.
-
-        Raises:
-            SourceError: a recording cannot be read.
-        """
-        with closing(self._one_after_another(what)) as recordings:
-            yield recordings
-
-    def _one_after_another(self, what: str) -> Generator[Iterator[Frame]]:
-        """Each recording is closed before the next is opened: one decoder and one progress bar at a time."""
-        if not self.case.timing:
-            with self._stepped(_undecoded(self.case.recording), what, self.case.frames) as frames:
-                yield frames
-        for path in self.case.timing:
-            with self._stepped(_undecoded(path), f"{what}, {path.name}", None) as frames:
-                yield frames
-
     def _rest_on(self, kept: KeptEvidence) -> None:
         if self._resting:
             self._resting[-1].append(kept.sha256)
 
-    @contextmanager
-    def _stepped(self, source: FrameSource, what: str, most: int | None) -> Iterator[Iterator[Frame]]:
-        try:
-            counts = [camera.frame_count for camera in source.cameras]
-            known = None if None in counts else sum(count or 0 for count in counts)
-            limits = [count for count in (known, most) if count is not None]
-            with self._terminal.progress(self._stage + what, min(limits, default=None)) as step:
-                yield _stepping(islice(source.frames(), most), step)
-        finally:
-            source.close()
-
     def _observe_sequences(self, package: EnginePackage, wanted: Conditions) -> Observation:
         rows: list[tuple[FrameKey, Result | None]] = []
         with open_pipeline(package, score_threshold=LOWEST_SCORE) as pipeline:
-            for number, path in enumerate(self.sequences(), start=1):
+            for number, path in enumerate(self.reader.sequences(), start=1):
                 what = f"results of {package.manifest.name}, {path.name}"
-                with self._stepped(open_source(path), what, SEQUENCE_FRAMES) as frames:
+                with self.reader.stepped(open_source(path), what, SEQUENCE_FRAMES) as frames:
                     for frame in frames:
                         key = replace(FrameKey.of(frame), camera_id=f"{number}/{frame.camera_id}")
                         rows.append((key, pipeline.step(frame).result))
@@ -369,16 +313,3 @@ class Trial:
 def recording_of(frame: FrameKey) -> str:
     """The number of the timing recording that a frame of `Trial.sequence_log` belongs to."""
     return frame.camera_id.partition("/")[0]
-
-
-def _undecoded(recording: Path) -> FrameSource:
-    """A source that decodes a frame only when it is asked for it."""
-    kind, path = kind_and_path(recording)
-    source: FrameSource = source_class(kind)(path)
-    return source
-
-
-def _stepping(frames: Iterator[Frame], step: Step) -> Iterator[Frame]:
-    for frame in frames:
-        yield frame
-        step()

@@ -147,7 +147,7 @@ def _observe(trial: Trial) -> Observation:
     seen: list[tuple[int, Telemetry]] = []
     with (
         open_pipeline(package) as pipeline,
-        trial.timed_recordings(f"latency of {package.manifest.name}") as recordings,
+        trial.reader.timed_recordings(f"latency of {package.manifest.name}") as recordings,
     ):
         for held in chain.from_iterable(_handfuls(each, enough) for each in recordings):
             warm_up(pipeline, held[0])

@@ -120,7 +120,7 @@ def _spread(positions: Sequence[int], most: int) -> list[int]:
 def _chosen_frames(trial: Trial, chosen: Sequence[int]) -> Iterator[tuple[Frame, int]]:
     """The chosen frames with their positions; reading stops behind the last."""
     wanted = set(chosen)
-    with trial.frames(f"{len(chosen)} frames spoilt in {len(CELLS)} ways") as frames:
+    with trial.reader.frames(f"{len(chosen)} frames spoilt in {len(CELLS)} ways") as frames:
         for position, frame in enumerate(frames):
             if position in wanted:
                 yield frame, position

@@ -198,7 +198,10 @@ class _Bench:
 def _observe(trial: Trial) -> Observation:
     package = trial.case.package
     rows: list[tuple[str, _Episode]] = []
-    with open_pipeline(package, score_threshold=SEEN) as opened, trial.timed_recordings("sensor faults") as recordings:
+    with (
+        open_pipeline(package, score_threshold=SEEN) as opened,
+        trial.reader.timed_recordings("sensor faults") as recordings,
+    ):
         engine = _Spoilable(opened.engine)
         deadline_ns = int(package.profile.deadline_ms * 1e6)
         pipeline = Pipeline(package.spec, engine, deadline_ns=deadline_ns, score_threshold=SEEN)

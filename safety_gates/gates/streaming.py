@@ -40,9 +40,10 @@ from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.latency import LatencyGate
 from safety_gates.gates.regression import side_of
 from safety_gates.looks import Observation
+from safety_gates.reading import UNTIMED
 from safety_gates.result_log import FrameKey
 from safety_gates.statistics import LEAST_FRAMES, Interval, bootstrap_draws, intervals_of_shares
-from safety_gates.trial import TIMING_ALONE, UNTIMED, Trial, recording_of
+from safety_gates.trial import TIMING_ALONE, Trial, recording_of
 from safety_gates.verdict import Measured
 
 SLOWEST = 1.5
@@ -143,7 +144,7 @@ def _at_vehicle_rate(trial: Trial, played: str) -> tuple[list[int], str]:
     """
     rate_hz = trial.case.package.profile.cameras.rate_hz
     fit, too_slow = [], ""
-    for number, path in enumerate((trial.case.recording,) if played == LABELS else trial.sequences(), start=1):
+    for number, path in enumerate((trial.case.recording,) if played == LABELS else trial.reader.sequences(), start=1):
         with closing(open_source(path)) as source:
             slowest_hz = min((camera.rate_hz for camera in source.cameras if camera.rate_hz), default=rate_hz)
         if slowest_hz * SLOWEST >= rate_hz:

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from perception.sources.table import open_source
-from safety_gates import trial as trial_module
+from safety_gates import reading
 from safety_gates.case import Case
 from safety_gates.evidence import Shelf
 from safety_gates.gates import latency
@@ -25,7 +25,7 @@ SHARED = ("accuracy.ap50", "regression.reference", "parity.agreement", "determin
 def opened(monkeypatch):
     """The recordings that a trial has opened to read their frames, one entry each time."""
     paths = []
-    monkeypatch.setattr(trial_module, "open_source", lambda path: paths.append(path) or open_source(path))
+    monkeypatch.setattr(reading, "open_source", lambda path: paths.append(path) or open_source(path))
     return paths
 
 
