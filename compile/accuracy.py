@@ -12,7 +12,7 @@ from dataclasses import asdict, astuple, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from compile.average_precision import Counts, GroupMatches, match_groups
+from compile.average_precision import IOUS, Counts, GroupMatches, match_groups
 from compile.class_map import ClassMap
 from compile.labels import LabelledFrame, LabelledMask
 from compile.pixel_overlap import GroupPixels, match_pixels
@@ -66,7 +66,14 @@ class DetectionMatches:
 
     def ap50_of_draws(self, draws: Counts) -> NDArray[np.float64]:
         """(R,) `ap50` of each of (R, F) draws; NaN where none of them labels anything."""
-        columns = np.stack([group.ap50_of_draws(draws) for group in self.groups.values() if group.labelled.any()])
+        return self._of_draws(draws, ious=1)
+
+    def ap50_95_of_draws(self, draws: Counts) -> NDArray[np.float64]:
+        """(R,) `accuracy(draw).ap50_95` of each of (R, F) draws; NaN likewise."""
+        return self._of_draws(draws, ious=len(IOUS))
+
+    def _of_draws(self, draws: Counts, *, ious: int) -> NDArray[np.float64]:
+        columns = np.stack([group.of_draws(draws, ious=ious) for group in self.groups.values() if group.labelled.any()])
         known = ~np.isnan(columns)
         count = known.sum(axis=0)
         figures: NDArray[np.float64] = np.divide(

@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from perception.errors import PolicyError
 from perception.files import json_bytes, sha256_of_bytes
+from safety_gates.case import Case
 from safety_gates.conditions import Sha256, Subject, code_version
 from safety_gates.evidence import KeptEvidence
 from safety_gates.forecast import Forecast
 from safety_gates.gates.gate import Comparison, Unmeasured
-from safety_gates.gates.table import PASSES, open_gate
+from safety_gates.gates.table import EVERY_FRAME, PASSES, looks_of, open_gate
 from safety_gates.policy import Policy, Requirement
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import Trial
 from safety_gates.verdict import LeftOut, Measured, Outcome, Verdict, all_of, judged
 
 Exhibits: TypeAlias = Mapping[str, KeptEvidence | Unmeasured]
@@ -59,7 +60,7 @@ def judge(trial: Trial, policy: Policy) -> Judgement:
     """
     package = trial.case.package
     requirements = policy.requirements(package.profile, package.spec.task)
-    trial.settings = policy.measuring
+    trial.policy = policy
     exhibits = trial.confirmed(_measured(trial, _gates_of(requirements)))
     verdicts = verdicts_on(requirements, exhibits)
     judged_claims = {verdict.requirement.claim for verdict in verdicts}
@@ -89,12 +90,16 @@ def verdicts_on(requirements: Sequence[Requirement], exhibits: Exhibits) -> tupl
 
 def _measured(trial: Trial, gates: Sequence[str]) -> dict[str, KeptEvidence | Unmeasured]:
     exhibits: dict[str, KeptEvidence | Unmeasured] = {}
-    forecast = Forecast(gates, PASSES)
+    forecast = Forecast([EVERY_FRAME, *gates], PASSES)
+    trial.begin("every frame")
+    trial.look_through([look for name in gates for look in looks_of(name, trial)])
+    forecast.done(EVERY_FRAME, measured=trial.measured > 0)
     for number, name in enumerate(gates, start=1):
         trial.begin(f"{name} ({number} of {len(gates)}{forecast.left()})")
         measured_before = trial.measured
         exhibits[name] = open_gate(name).measure(trial)
         forecast.done(name, measured=trial.measured > measured_before)
+    trial.begin("report")
     return exhibits
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import cached_property
-from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 from pydantic import JsonValue
@@ -16,75 +14,29 @@ from rich.markup import escape
 
 from compile.accuracy import LOWEST_SCORE
 from hw_profiles.machine import read_machine
-from perception.errors import LabelError, PackageError, SourceError
-from perception.frame import Frame
+from perception.errors import LabelError, SourceError
 from perception.package import EnginePackage
 from perception.pipeline import open_pipeline
 from perception.results import Result
-from perception.sources.source import FrameSource
-from perception.sources.table import kind_and_path, open_source, source_class
-from perception.terminal import Step, Terminal
+from perception.sources.table import open_source
+from perception.terminal import Terminal
+from safety_gates.case import Case, path_of, require_one_model, truth_of
 from safety_gates.changes import confirmed, data_changes, discard_void, package_changes
 from safety_gates.conditions import Conditions, DataSet, Subject, code_version
-from safety_gates.evidence import ArrayMap, Evidence, KeptEvidence, Shelf
+from safety_gates.evidence import Evidence, KeptEvidence, Shelf
 from safety_gates.gates.gate import Unmeasured
 from safety_gates.gates.table import settings_of
+from safety_gates.looks import Look, Observation, ResultsLook, ahead, logged, stretches
 from safety_gates.machine_facts import machine_facts, machine_state
+from safety_gates.policy import Limit, Policy
 from safety_gates.readable import require_pictures
+from safety_gates.reading import Reader
 from safety_gates.result_log import FrameKey, ResultLog
-from safety_gates.source_signature import SourceSignature
-from safety_gates.truth import Truth, read_truth, require_labelled_frame
 
 Matter = Literal["recording", "timing", "labels", "reference"]
 RECORDING_ALONE: tuple[Matter, ...] = ("recording",)
 TIMING_ALONE: tuple[Matter, ...] = ("timing",)
-UNTIMED = frozenset({"image_folder"})
-"""Kinds of recording whose capture times are made up: what moved between two of their pictures nobody knows."""
 SEQUENCE_FRAMES = 300
-SOAK_FRAMES = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What the command line asked to try.
-
-    Attributes:
-        package: the package on trial.
-        recording: the frames.
-        labels: ground truth of the recording; None where there is none.
-        class_map: YAML that says which of the model's classes answers to which label; None where the names are equal.
-        reference: the float package; None where there is none.
-        last_release: the package that was released before this one; None where there is none, or none was given.
-        first_release: whoever asks says that nothing was released before.
-        frames: only the first so many frames of the recording; None for all.
-        timing: recordings on all of whose frames latency is measured; none for the frames of `recording`. A few
-            labelled pictures cannot carry a 99th percentile, a long drive without labels can.
-        soak_frames: for so many frames memory is watched.
-        source_signature: who vouches for the model that was compiled; None where no signature was given.
-        command: the command line, for the evidence.
-    """
-
-    package: EnginePackage
-    recording: Path
-    labels: Path | None = None
-    class_map: Path | None = None
-    reference: EnginePackage | None = None
-    last_release: EnginePackage | None = None
-    first_release: bool = False
-    frames: int | None = None
-    timing: tuple[Path, ...] = ()
-    soak_frames: int = SOAK_FRAMES
-    source_signature: SourceSignature | None = None
-    command: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What a measurement gives."""
-
-    samples: int
-    values: Mapping[str, JsonValue]
-    arrays: ArrayMap = field(default_factory=dict)
 
 
 class Trial:
@@ -100,27 +52,21 @@ class Trial:
         """
         self.case = case
         self.shelf = shelf
-        self.settings: Mapping[str, Mapping[str, float]] = {}
+        self.policy: Policy | None = None
+        self.reader = Reader(case, terminal)
         self._terminal = terminal
-        self._stage = ""
         self._logs: dict[str, ResultLog] = {}
         self._obtained: list[KeptEvidence] = []
         self._made: list[KeptEvidence] = []
         self._resting: list[list[str]] = []  # digests of what each measurement in progress has used so far
-        self.recording = DataSet.of(_path_of(case.recording), SourceError)
-        timing = [DataSet.of(_path_of(path), SourceError) for path in case.timing]
+        self.recording = DataSet.of(path_of(case.recording), SourceError)
+        timing = [DataSet.of(path_of(path), SourceError) for path in case.timing]
         self.timing = DataSet.together(timing) if timing else self.recording
         self.labels = None if case.labels is None else DataSet.of(case.labels, LabelError)
         for path in (case.recording, *case.timing):
-            require_pictures(_path_of(path))
-        self.truth = _truth_of(case)
-        for other in (case.reference, case.last_release):
-            if other is not None:
-                _require_same_model(case.package, other)
-        if case.first_release and case.last_release is not None:
-            raise PackageError(
-                f"{case.last_release.folder}: is given as the last release of what is said to be the first; say one"
-            )
+            require_pictures(path_of(path))
+        self.truth = truth_of(case)
+        require_one_model(case)
 
     @cached_property
     def machine(self) -> dict[str, JsonValue]:
@@ -176,25 +122,65 @@ class Trial:
             TollgateError: whatever measuring raises.
             OutputError: the shelf cannot be written.
         """
-        if (known := self._obtained_already(wanted)) is not None:
-            self._rest_on(known)
-            return known
-        label = f"{self._stage}{wanted.measurement} of {wanted.subject.name}"
-        kept, why_not = self.shelf.find(wanted)
-        if kept is not None and (flaw := unfit(kept)) is not None:
-            kept, why_not = None, flaw
-        if kept is not None:
-            self._terminal.say(f"{label}: evidence {kept.sha256[:12]} is re-used")
-        else:
-            self._terminal.say(f"{label}: measuring ({escape(why_not)})")
-            kept = self.measure(wanted, observe)
-        self._obtained.append(kept)
+        kept = self._found(wanted, unfit) or self._obtained_now(self.measure(wanted, observe))
         self._rest_on(kept)
         return kept
 
-    def _obtained_already(self, wanted: Conditions) -> KeptEvidence | None:
-        """What several gates build on is measured, and looked for on the shelf, by the first of them alone."""
-        return next((kept for kept in self._obtained if kept.evidence.conditions == wanted), None)
+    def obtain_look(self, look: Look) -> KeptEvidence:
+        """`obtain` for what looks at every frame of the recording.
+
+        Raises:
+            TollgateError: the recording or the engine fail.
+            OutputError: the shelf cannot be written.
+        """
+        self.look_through([look])
+        return self.obtain(look.wanted, look.observation)
+
+    def look_through(self, looks: Sequence[Look]) -> None:
+        """Evidence of all looks, so that `obtain_look` finds it: those that lack it share one pass over the recording.
+
+        Raises:
+            TollgateError: the recording or an engine fail.
+            OutputError: the shelf cannot be written.
+        """
+        alike = {look.wanted.model_dump_json(): look for look in looks}
+        lacking = [look for look in alike.values() if self._found(look.wanted) is None]
+        if not lacking:
+            return
+        before, started_ns = machine_state(), time.time_ns()
+        what = " and ".join(dict.fromkeys(look.wanted.measurement for look in lacking))
+        with ExitStack() as stack:
+            sees = [stack.enter_context(look.opened()) for look in lacking]
+            frames = stack.enter_context(self.reader.frames(what))
+            for stretch in stack.enter_context(closing(ahead(stretches(frames), 1))):
+                for see in sees:
+                    see(stretch)
+        for look in lacking:
+            self._obtained_now(self._kept(look.wanted, look.observation, before, started_ns))
+
+    def _found(
+        self, wanted: Conditions, unfit: Callable[[KeptEvidence], str | None] = lambda _: None
+    ) -> KeptEvidence | None:
+        """Evidence that was obtained already, or lies on the shelf; None, and said why, where it must be measured.
+
+        What several gates build on is measured, and looked for on the shelf, by the first of them alone.
+        """
+        known = next((kept for kept in self._obtained if kept.evidence.conditions == wanted), None)
+        if known is not None:
+            return known
+        label = f"{self.reader.stage}{wanted.measurement} of {wanted.subject.name}"
+        kept, why_not = self.shelf.find(wanted)
+        if kept is not None and (flaw := unfit(kept)) is not None:
+            kept, why_not = None, flaw
+        if kept is None:
+            self._terminal.say(f"{label}: measuring ({escape(why_not)})")
+            return None
+        self._terminal.say(f"{label}: evidence {kept.sha256[:12]} is re-used")
+        return self._obtained_now(kept)
+
+    def _obtained_now(self, kept: KeptEvidence) -> KeptEvidence:
+        self._obtained.append(kept)
+        return kept
 
     def measure(self, wanted: Conditions, observe: Callable[[], Observation]) -> KeptEvidence:
         """Evidence measured now; names the evidence that was obtained meanwhile as what it rests on.
@@ -203,7 +189,11 @@ class Trial:
             TollgateError: whatever measuring raises.
             OutputError: the shelf cannot be written.
         """
-        before, started_ns = machine_state(), time.time_ns()
+        return self._kept(wanted, observe, machine_state(), time.time_ns())
+
+    def _kept(
+        self, wanted: Conditions, observe: Callable[[], Observation], before: dict[str, JsonValue], started_ns: int
+    ) -> KeptEvidence:
         self._resting.append([])
         try:
             observation = observe()
@@ -231,7 +221,7 @@ class Trial:
 
     def begin(self, stage: str) -> None:
         """Say in all that follows which part of the work it belongs to."""
-        self._stage = f"{stage}: "
+        self.reader.stage = f"{stage}: "
 
     def confirmed(self, exhibits: Mapping[str, KeptEvidence | Unmeasured]) -> dict[str, KeptEvidence | Unmeasured]:
         """The exhibits that still speak of what lies there; what changed meanwhile decides nothing.
@@ -242,8 +232,8 @@ class Trial:
         case = self.case
         changes = (
             *package_changes(case.package, case.reference, case.last_release),
-            *data_changes(self.recording, [_path_of(case.recording)]),
-            *data_changes(self.timing, [_path_of(path) for path in case.timing]),
+            *data_changes(self.recording, [path_of(case.recording)]),
+            *data_changes(self.timing, [path_of(path) for path in case.timing]),
             *data_changes(self.labels, [] if case.labels is None else [case.labels]),
         )
         discard_void(self._made, self.shelf, changes)
@@ -251,12 +241,28 @@ class Trial:
 
     def setting(self, gate: str, name: str) -> float:
         """How a gate measures: as the policy says, else as the gate has it by itself."""
-        return self.settings.get(gate, {}).get(name, settings_of(gate)[name])
+        measuring = {} if self.policy is None else self.policy.measuring
+        return measuring.get(gate, {}).get(name, settings_of(gate)[name])
+
+    def asked(self, gate: str) -> tuple[Limit, ...]:
+        """What the policy asks of a gate."""
+        limits = () if self.policy is None else self.policy.limits
+        return tuple(limit for limit in limits if limit.gate == gate)
+
+    def results_look(self, package: EnginePackage) -> ResultsLook:
+        """What a package says about every frame, detections from `LOWEST_SCORE` on, to be looked at with others."""
+        return ResultsLook(
+            package, self.conditions("results", subject=package, settings={"lowest_score": LOWEST_SCORE})
+        )
+
+    def results_looks(self) -> tuple[ResultsLook, ...]:
+        """The same of the package on trial and of every other it is held against."""
+        packages = (self.case.package, self.case.reference, self.case.last_release)
+        return tuple(self.results_look(each) for each in packages if each is not None)
 
     def results(self, package: EnginePackage) -> KeptEvidence:
-        """What a package says about every frame, detections from `LOWEST_SCORE` on."""
-        wanted = self.conditions("results", subject=package, settings={"lowest_score": LOWEST_SCORE})
-        return self.obtain(wanted, lambda: self._observe_results(package))
+        """What a package says about every frame."""
+        return self.obtain_look(self.results_look(package))
 
     def result_log(self, package: EnginePackage) -> ResultLog:
         """The same, read once: a thousand masks are not unpacked for every gate anew."""
@@ -269,7 +275,7 @@ class Trial:
 
     def has_sequence(self) -> bool:
         """Whether there is a recording whose frames follow each other in real time."""
-        return bool(self._sequences())
+        return bool(self.reader.sequences())
 
     def sequence_log(self, package: EnginePackage) -> ResultLog:
         """What a package says about frames that follow each other: the first of each timing recording, else of the one.
@@ -280,131 +286,30 @@ class Trial:
         Raises:
             ValueError: `has_sequence` is false.
         """
-        if not self._sequences():
+        if not self.reader.sequences():
             raise ValueError("no recording has capture times; ask has_sequence first")
         if not self.case.timing:
             return self.result_log(package)
         settings: dict[str, JsonValue] = {"lowest_score": LOWEST_SCORE, "most_frames": SEQUENCE_FRAMES}
         wanted = self.conditions("sequence_results", subject=package, looks_at=TIMING_ALONE, settings=settings)
-        return self._log_of(self.obtain(wanted, lambda: self._observe_sequences(package)), package)
-
-    def _sequences(self) -> list[Path]:
-        recordings = self.case.timing or (self.case.recording,)
-        return [path for path in recordings if kind_and_path(path)[0] not in UNTIMED]
-
-    @contextmanager
-    def frames(self, what: str) -> Iterator[Iterator[Frame]]:
-        """The frames of the recording, with progress; the next are decoded while the block works on one.
-
-        Args:
-            what: is shown beside the progress.
-
-        Raises:
-            SourceError: the recording cannot be read.
-        """
-        with self._stepped(open_source(self.case.recording), what, self.case.frames) as frames:
-            yield frames
-
-    @contextmanager
-    def timed_recordings(self, what: str) -> Iterator[Iterator[Iterator[Frame]]]:
-        """The frames latency is measured on, recording by recording, with progress; each is decoded when asked for.
-
-        Args:
-            what: is shown beside the progress.
-
-        Raises:
-            SourceError: a recording cannot be read.
-        """
-        with closing(self._one_after_another(what)) as recordings:
-            yield recordings
-
-    def _one_after_another(self, what: str) -> Generator[Iterator[Frame]]:
-        """Each recording is closed before the next is opened: one decoder and one progress bar at a time."""
-        if not self.case.timing:
-            with self._stepped(_undecoded(self.case.recording), what, self.case.frames) as frames:
-                yield frames
-        for path in self.case.timing:
-            with self._stepped(_undecoded(path), f"{what}, {path.name}", None) as frames:
-                yield frames
+        return self._log_of(self.obtain(wanted, lambda: self._observe_sequences(package, wanted)), package)
 
     def _rest_on(self, kept: KeptEvidence) -> None:
         if self._resting:
             self._resting[-1].append(kept.sha256)
 
-    @contextmanager
-    def _stepped(self, source: FrameSource, what: str, most: int | None) -> Iterator[Iterator[Frame]]:
-        try:
-            counts = [camera.frame_count for camera in source.cameras]
-            known = None if None in counts else sum(count or 0 for count in counts)
-            limits = [count for count in (known, most) if count is not None]
-            with self._terminal.progress(self._stage + what, min(limits, default=None)) as step:
-                yield _stepping(islice(source.frames(), most), step)
-        finally:
-            source.close()
-
-    def _observe_results(self, package: EnginePackage) -> Observation:
-        with (
-            open_pipeline(package, score_threshold=LOWEST_SCORE) as pipeline,
-            self.frames(f"results of {package.manifest.name}") as frames,
-        ):
-            rows = [(FrameKey.of(frame), pipeline.step(frame).result) for frame in frames]
-        return self._logged(rows, package)
-
-    def _observe_sequences(self, package: EnginePackage) -> Observation:
+    def _observe_sequences(self, package: EnginePackage, wanted: Conditions) -> Observation:
         rows: list[tuple[FrameKey, Result | None]] = []
         with open_pipeline(package, score_threshold=LOWEST_SCORE) as pipeline:
-            for number, path in enumerate(self._sequences(), start=1):
+            for number, path in enumerate(self.reader.sequences(), start=1):
                 what = f"results of {package.manifest.name}, {path.name}"
-                with self._stepped(open_source(path), what, SEQUENCE_FRAMES) as frames:
+                with self.reader.stepped(open_source(path), what, SEQUENCE_FRAMES) as frames:
                     for frame in frames:
                         key = replace(FrameKey.of(frame), camera_id=f"{number}/{frame.camera_id}")
                         rows.append((key, pipeline.step(frame).result))
-        return self._logged(rows, package)
-
-    def _logged(self, rows: Sequence[tuple[FrameKey, Result | None]], package: EnginePackage) -> Observation:
-        if not rows:
-            raise SourceError(f"{self.case.recording}: has no frames, expected at least 1; choose another recording")
-        known = [(key, result) for key, result in rows if result is not None]
-        log = ResultLog(tuple(key for key, _ in known), tuple(result for _, result in known))
-        return Observation(len(known), {"task": package.spec.task}, log.to_arrays(package.spec.task))
+        return logged(rows, package, wanted)
 
 
 def recording_of(frame: FrameKey) -> str:
     """The number of the timing recording that a frame of `Trial.sequence_log` belongs to."""
     return frame.camera_id.partition("/")[0]
-
-
-def _undecoded(recording: Path) -> FrameSource:
-    """A source that decodes a frame only when it is asked for it."""
-    kind, path = kind_and_path(recording)
-    source: FrameSource = source_class(kind)(path)
-    return source
-
-
-def _path_of(recording: Path) -> Path:
-    return kind_and_path(recording)[1]
-
-
-def _truth_of(case: Case) -> Truth | None:
-    if case.labels is None:
-        if case.class_map is not None:
-            raise LabelError(f"{case.class_map}: a class map without labels does nothing; give --labels PATH too")
-        return None
-    truth = read_truth(case.labels, case.class_map, case.package.spec)
-    require_labelled_frame(truth, case.recording, case.frames)
-    return truth
-
-
-def _require_same_model(package: EnginePackage, reference: EnginePackage) -> None:
-    ours, theirs = package.spec, reference.spec
-    if (ours.task, ours.classes) != (theirs.task, theirs.classes):
-        raise PackageError(
-            f"{reference.folder}: is a {theirs.task} model of {len(theirs.classes)} classes, the package on trial is a "
-            f"{ours.task} model of {len(ours.classes)}; give a package of the same model"
-        )
-
-
-def _stepping(frames: Iterator[Frame], step: Step) -> Iterator[Frame]:
-    for frame in frames:
-        yield frame
-        step()

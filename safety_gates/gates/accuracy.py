@@ -30,6 +30,7 @@ from perception.package import EnginePackage
 from perception.results import Result
 from safety_gates.evidence import ArrayMap, KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.looks import Look, Observation
 from safety_gates.result_log import FrameKey
 from safety_gates.statistics import (
     CONFIDENCE,
@@ -40,7 +41,7 @@ from safety_gates.statistics import (
     intervals_of_shares,
     simultaneous_confidence,
 )
-from safety_gates.trial import Observation, Trial
+from safety_gates.trial import Trial
 from safety_gates.truth import Truth
 from safety_gates.verdict import Measured
 from safety_gates.worst import MOST_NAMED, Part, bounded, worst_of
@@ -76,6 +77,10 @@ class AccuracyGate:
 
     quantities = QUANTITIES
     settings = SETTINGS
+
+    def looks(self, trial: Trial) -> Sequence[Look]:
+        """The results, if there are labels to hold against them."""
+        return () if trial.truth is None else (trial.results_look(trial.case.package),)
 
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
         """Match the results with the labels, frame by frame."""
@@ -126,7 +131,7 @@ def _by_class(evidence: KeptEvidence) -> tuple[list[int], Callable[[Draws], NDAr
         return counts, lambda draws: np.array([_array(masks.accuracy(draw).groups.values()) for draw in draws])
     groups = list(detection_matches(evidence).groups.values())
     counts = [int(group.labelled.sum()) for group in groups]
-    return counts, lambda draws: np.stack([group.ap50_of_draws(draws) for group in groups], axis=1)
+    return counts, lambda draws: np.stack([group.of_draws(draws, ious=1) for group in groups], axis=1)
 
 
 def detection_matches(evidence: KeptEvidence) -> DetectionMatches:
@@ -175,16 +180,22 @@ def _repeated(frames: Sequence[FrameKey]) -> list[str]:
 
 
 def _read_ap50(evidence: KeptEvidence) -> Measured:
-    matches, frames = detection_matches(evidence), evidence.evidence.samples
-    drawn = matches.ap50_of_draws(bootstrap_draws(frames))
-    objects = sum(int(group.labelled.sum()) for group in matches.groups.values())
-    (interval,) = intervals_of_shares(drawn[:, None], frames)
-    return Measured(matches.ap50(), objects, "objects", interval, remedy=_remedy(frames), evidence=evidence.sha256)
+    matches = detection_matches(evidence)
+    return _over_objects(evidence, matches, matches.ap50(), matches.ap50_of_draws)
 
 
 def _read_ap50_95(evidence: KeptEvidence) -> Measured:
     matches = detection_matches(evidence)
-    return _over_objects(evidence, matches, lambda draws: matches.accuracy(draws).ap50_95)
+    return _over_objects(evidence, matches, matches.accuracy().ap50_95, matches.ap50_95_of_draws)
+
+
+def _over_objects(
+    evidence: KeptEvidence, matches: DetectionMatches, got: float, drawn: Callable[[Draws], NDArray[np.float64]]
+) -> Measured:
+    frames = evidence.evidence.samples
+    objects = sum(int(group.labelled.sum()) for group in matches.groups.values())
+    (interval,) = intervals_of_shares(drawn(bootstrap_draws(frames))[:, None], frames)
+    return Measured(got, objects, "objects", interval, remedy=_remedy(frames), evidence=evidence.sha256)
 
 
 def _read_miou(evidence: KeptEvidence) -> Measured:
@@ -244,13 +255,6 @@ def recall_at(groups: Sequence[GroupMatches], false_positives_per_frame: float, 
         found += int((group.right[0] * times)[allowed].sum())
         labelled += int(weights @ group.labelled)
     return found / labelled if labelled else math.nan
-
-
-def _over_objects(
-    evidence: KeptEvidence, matches: DetectionMatches, figure: Callable[[Draws | None], float]
-) -> Measured:
-    objects = sum(int(group.labelled.sum()) for group in matches.groups.values())
-    return _measured(evidence, objects, "objects", figure)
 
 
 def _measured(evidence: KeptEvidence, samples: int, sampled: str, figure: Callable[[Draws | None], float]) -> Measured:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,9 @@ from perception.errors import PackageError, SourceError
 from perception.package import EnginePackage
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.looks import Look, Observation, See
 from safety_gates.statistics import proportion_interval
-from safety_gates.trial import Observation, Trial
+from safety_gates.trial import Trial
 from safety_gates.verdict import LeftOut, Measured
 
 CALIBRATION = "calibration.json"
@@ -62,14 +64,19 @@ class CalibrationGate:
 
     quantities = QUANTITIES
 
+    def looks(self, trial: Trial) -> Sequence[Look]:
+        """Every frame in small; nothing where the package does not say what calibrated it."""
+        try:
+            return (_Survey(trial),)
+        except PackageError:
+            return ()
+
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
         """Hold every frame of the recording against every calibration frame."""
         try:
-            calibrated = calibration_frames(trial.case.package)
+            return trial.obtain_look(_Survey(trial))
         except PackageError as error:
             return Unmeasured(str(error))
-        wanted = trial.conditions("calibration", settings={"near_duplicate": NEAR_DUPLICATE, "margin": MARGIN})
-        return trial.obtain(wanted, lambda: _observe(trial, calibrated))
 
     def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured | LeftOut]:
         """Counts with the frames by name; the share that is not covered with its interval."""
@@ -117,22 +124,36 @@ def _surveyed(frame: _Frame) -> SurveyedFrame:
     )
 
 
-def _observe(trial: Trial, calibrated: Sequence[SurveyedFrame]) -> Observation:
-    with trial.frames("frames that calibrated against frames that judge") as frames:
-        judging = [surveyed(frame, 0) for frame in frames]
-    if not judging:
-        raise SourceError(f"{trial.recording.name}: has no frames, expected at least 1; choose another recording")
-    nearest = _nearest(judging, calibrated)
-    equal = {frame.pixels_sha256 for frame in calibrated}
-    arrays: dict[str, NDArray[np.generic]] = {
-        "frame_name": np.array([frame.name for frame in judging], np.str_),
-        "nearest": nearest,
-        "shared": (nearest < NEAR_DUPLICATE) | [frame.pixels_sha256 in equal for frame in judging],
-        "repeated": _repeated(judging),
-        **_described("evaluation", judging),
-        **_described("calibration", calibrated),
-    }
-    return Observation(len(judging), {"calibration_frames": [frame.name for frame in calibrated]}, arrays)
+class _Survey:
+    """Every frame of the recording in small, beside the frames that calibrated."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.wanted = trial.conditions("calibration", settings={"near_duplicate": NEAR_DUPLICATE, "margin": MARGIN})
+        self._name = trial.recording.name
+        self._calibrated = calibration_frames(trial.case.package)
+        self._judging: list[SurveyedFrame] = []
+
+    @contextmanager
+    def opened(self) -> Iterator[See]:
+        """See `Look.opened`."""
+        yield lambda frames: self._judging.extend(surveyed(frame, 0) for frame in frames)
+
+    def observation(self) -> Observation:
+        """See `Look.observation`."""
+        judging, calibrated = self._judging, self._calibrated
+        if not judging:
+            raise SourceError(f"{self._name}: has no frames, expected at least 1; choose another recording")
+        nearest = _nearest(judging, calibrated)
+        equal = {frame.pixels_sha256 for frame in calibrated}
+        arrays: dict[str, NDArray[np.generic]] = {
+            "frame_name": np.array([frame.name for frame in judging], np.str_),
+            "nearest": nearest,
+            "shared": (nearest < NEAR_DUPLICATE) | [frame.pixels_sha256 in equal for frame in judging],
+            "repeated": _repeated(judging),
+            **_described("evaluation", judging),
+            **_described("calibration", calibrated),
+        }
+        return Observation(len(judging), {"calibration_frames": [frame.name for frame in calibrated]}, arrays)
 
 
 def _repeated(judging: Sequence[SurveyedFrame]) -> NDArray[np.bool_]:

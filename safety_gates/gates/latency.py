@@ -5,10 +5,15 @@ skipped if a newer one of its camera overtakes it. Time counts from the instant 
 result; a skipped frame has none, so its latency is infinite and it misses its deadline. Frames are decoded a handful at
 a time, the pipeline is warmed up, then the handful is played at its pace while nothing else is done.
 
+Waiting for a camera takes its time: on the frames of `--recording` the gate stops as soon as the percentiles that the
+policy asks for have an upper end, if no frame so far missed its deadline, and plays all of them else. That makes two
+looks at one engine, so the interval of each holds with half the error (Bonferroni, Dunn 1961). A shorter recording,
+and those that were named to measure latency on, are played to their end in one look.
+
 Percentiles are order statistics with order-statistic intervals; p99 cannot be bounded from fewer than 368 frames, p99.9
-from fewer than 3,688: on fewer it is INCONCLUSIVE, however good it looks. So is everything from a machine that
-throttled or whose clocks moved. Other programs that took processor time meanwhile can only have slowed it: then a claim
-can still pass, but instead of failing it is INCONCLUSIVE.
+from fewer than 3,688, and the first of two looks needs 437 and 4,380: on fewer it is INCONCLUSIVE, however good it
+looks. So is everything from a machine that throttled or whose clocks moved. Other programs that took processor time
+meanwhile can only have slowed it: then a claim can still pass, but instead of failing it is INCONCLUSIVE.
 """
 
 from __future__ import annotations
@@ -30,15 +35,19 @@ from perception.runtime import warm_up
 from safety_gates.contention import CpuTimes, read_cpu_times, share_of_others
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.looks import Observation
 from safety_gates.open_loop import Pace, play
+from safety_gates.policy import Limit
 from safety_gates.statistics import (
+    CONFIDENCE,
     Interval,
     percentile,
     percentile_interval,
     proportion_interval,
     samples_for_percentile,
+    simultaneous_confidence,
 )
-from safety_gates.trial import TIMING_ALONE, Observation, Trial
+from safety_gates.trial import TIMING_ALONE, Trial
 from safety_gates.verdict import Measured
 
 HELD_BYTES, LEAST_HELD = 192 << 20, 8
@@ -47,6 +56,8 @@ CLOCK_MOVED = 0.10  # of the fastest clock seen; a boost clock's own jitter stay
 STAGES = ("waited", "preprocess", "infer", "decode")
 STATES = ("cpu_clock_mhz", "gpu_clock_mhz", "temperature_c", "gpu_temperature_c")
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999}
+DEADLINE_QUANTILE = 0.99  # is shown at least
+_TWO_LOOKS = simultaneous_confidence(2)
 QUANTITIES: Mapping[str, Quantity] = {
     "total_p50": Quantity("ms", "at_most", None, "median time from capture to usable result"),
     "total_p99": Quantity("ms", "at_most", None, "time from capture to usable result that 99 of 100 frames keep"),
@@ -70,7 +81,7 @@ class LatencyGate:
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
         """Play every frame at the profile's rate, after a warm-up that does not count."""
         cameras = trial.case.package.profile.cameras
-        settings = {"rate_hz": cameras.rate_hz, "cameras": cameras.count}
+        settings = {"rate_hz": cameras.rate_hz, "cameras": cameras.count, "enough": _enough(trial)}
         wanted = trial.conditions("latency", looks_at=TIMING_ALONE, settings=settings)
         return trial.obtain(wanted, lambda: _observe(trial), unfit=_unfit)
 
@@ -106,22 +117,46 @@ def states(evidence: KeptEvidence) -> dict[str, NDArray[np.float64]]:
     return {name: np.asarray(evidence.arrays[f"state_{name}"], np.float64) for name in ("frame", *STATES)}
 
 
+def _enough(trial: Trial) -> int | None:
+    """After so many frames without a miss nothing more is to be shown; None where all are to be played."""
+    quantiles = [DEADLINE_QUANTILE, *map(_quantile, trial.asked("latency"))]
+    if trial.case.timing or max(quantiles) >= 1:
+        return None
+    return samples_for_percentile(max(quantiles), _TWO_LOOKS)
+
+
+def _quantile(limit: Limit) -> float:
+    """The share of frames that a limit speaks of; 1 where it speaks of all."""
+    if limit.quantity == "missed":
+        return 1 - float(limit.limit)
+    return PERCENTILES.get(limit.quantity.split("_", 1)[1], 1.0)
+
+
+def _confidence(evidence: KeptEvidence) -> float:
+    """Of each interval, so that it holds whichever look ended it; a recording that ends sooner has one look."""
+    enough = evidence.evidence.conditions.settings.get("enough")
+    return _TWO_LOOKS if isinstance(enough, int) and evidence.evidence.samples >= enough else CONFIDENCE
+
+
 def _observe(trial: Trial) -> Observation:
     package = trial.case.package
+    enough, deadline_ns = _enough(trial), package.profile.deadline_ms * 1e6
     pace = _pace(package.profile.cameras)
     rows: list[Timings | None] = []
     spans: list[tuple[CpuTimes, CpuTimes]] = []
     seen: list[tuple[int, Telemetry]] = []
     with (
         open_pipeline(package) as pipeline,
-        trial.timed_recordings(f"latency of {package.manifest.name}") as recordings,
+        trial.reader.timed_recordings(f"latency of {package.manifest.name}") as recordings,
     ):
-        for held in chain.from_iterable(map(_handfuls, recordings)):
+        for held in chain.from_iterable(_handfuls(each, enough) for each in recordings):
             warm_up(pipeline, held[0])
             before = read_cpu_times()
             rows.extend(play(pipeline, held, pace))
             spans.append((before, read_cpu_times()))
             seen.append((len(rows), sample()))
+            if len(rows) == enough and all(row is not None and row.total_ns <= deadline_ns for row in rows):
+                break
     if not rows:
         raise SourceError(f"{trial.timing.name}: has no frames, expected at least 1; choose another recording")
     values = {"deadline_ms": package.profile.deadline_ms, "share_of_others": share_of_others(spans)}
@@ -148,20 +183,21 @@ def _state_arrays(seen: Sequence[tuple[int, Telemetry]]) -> dict[str, NDArray[np
     return {**columns, "state_frame": np.array([frame for frame, _ in seen], np.int64)}
 
 
-def _handfuls(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
+def _handfuls(frames: Iterator[Frame], enough: int | None) -> Iterator[list[Frame]]:
     """The frames of one recording, a handful at a time, each decoded before the first of its handful is timed.
 
     The pipeline is warmed up on the first of a handful, so a handful may not mix recordings: their pictures differ in
-    size, and the first frames of the second would be timed cold.
+    size, and the first frames of the second would be timed cold. One ends where there are `enough`.
     """
-    for first in frames:
-        yield [first, *islice(frames, max(LEAST_HELD, HELD_BYTES // first.pixels.nbytes) - 1)]
+    for part in (frames,) if enough is None else (islice(frames, enough), frames):
+        for first in part:
+            yield [first, *islice(part, max(LEAST_HELD, HELD_BYTES // first.pixels.nbytes) - 1)]
 
 
 def _percentile(samples_ms: NDArray[np.float64], quantile: float, evidence: KeptEvidence) -> Measured:
     needed, count = samples_for_percentile(quantile), len(samples_ms)
     remedy = f"give at least {needed}, as --timing-recording if they have no labels" if count < needed else ""
-    interval = percentile_interval(samples_ms, quantile)
+    interval = percentile_interval(samples_ms, quantile, _confidence(evidence))
     got = percentile(samples_ms, quantile)
     return Measured(got, count, "frames", interval, _note(evidence), remedy, evidence.sha256)
 
@@ -173,7 +209,7 @@ def _longest(total_ms: NDArray[np.float64], evidence: KeptEvidence) -> Measured:
 
 def _missed(total_ms: NDArray[np.float64], evidence: KeptEvidence) -> Measured:
     missed = int(np.sum(total_ms > deadline_ms(evidence)))
-    interval = proportion_interval(missed, len(total_ms))
+    interval = proportion_interval(missed, len(total_ms), _confidence(evidence))
     return Measured(
         missed / len(total_ms), len(total_ms), "frames", interval, _note(evidence), evidence=evidence.sha256
     )

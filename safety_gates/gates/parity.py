@@ -18,8 +18,9 @@ from perception.package import EnginePackage
 from perception.results import Detections, Result, SegmentationMap
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.looks import Look, Observation
 from safety_gates.statistics import bootstrap_intervals, clustered_proportion_interval
-from safety_gates.trial import Observation, Trial
+from safety_gates.trial import Trial
 from safety_gates.verdict import Measured
 
 OVERLAP = 0.5
@@ -64,6 +65,10 @@ class ParityGate:
     """See `safety_gates.gates.gate.Gate`."""
 
     quantities = QUANTITIES
+
+    def looks(self, trial: Trial) -> Sequence[Look]:
+        """The results of both packages."""
+        return () if trial.case.reference is None else trial.results_looks()
 
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
         """Compare both packages' results frame by frame."""

@@ -15,9 +15,10 @@ from perception.files import sha256_of_bytes
 from perception.package import EnginePackage, open_package
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.looks import Observation
 from safety_gates.sbom import sbom_of_this_environment
 from safety_gates.source_signature import SourceSignature
-from safety_gates.trial import Observation, Trial
+from safety_gates.trial import Trial
 from safety_gates.verdict import Measured
 
 QUANTITIES: Mapping[str, Quantity] = {

@@ -5,12 +5,13 @@ paired: every draw of the bootstrap takes the same frames for both sides, so wha
 small loss shows on few frames. A claim passes only if the whole interval of the loss lies inside the limit.
 
 An engine of exactly the same bytes, fed and read by the same ModelSpec, loses nothing by construction: then the loss is
-a plain fact without an interval. Who releases for the first time says so (`--first-release`); silence is INCONCLUSIVE.
+a plain fact without an interval. Who releases for the first time says so (`--first-release`) and is not asked what was
+lost against a release; silence is INCONCLUSIVE.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,10 @@ from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.accuracy import accuracy_of, groups_in
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.parity import SAME, says_the_same
+from safety_gates.looks import Look, Observation
 from safety_gates.statistics import LEAST_FRAMES, bootstrap_draws, intervals_of_shares
-from safety_gates.trial import Observation, Trial
-from safety_gates.verdict import Measured
+from safety_gates.trial import Trial
+from safety_gates.verdict import LeftOut, Measured
 
 RIVALS = {"reference": "the float model", "release": "the last release"}
 FIRST_RELEASE = "nothing was released before: said with --first-release"
@@ -65,6 +67,10 @@ class RegressionGate:
 
     quantities = QUANTITIES
 
+    def looks(self, trial: Trial) -> Sequence[Look]:
+        """The results of the package and of its rivals."""
+        return () if trial.truth is None else trial.results_looks()
+
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
         """Join the accuracy of the package with that of its rivals."""
         case = trial.case
@@ -85,8 +91,8 @@ class RegressionGate:
         packages = {name: each for name, each in {"engine": case.package, **rivals}.items() if each is not None}
         return trial.obtain(wanted, lambda: _observe(trial, packages, same))
 
-    def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
-        """Losses with their paired intervals."""
+    def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured | LeftOut]:
+        """Losses with their paired intervals; none to a release where nothing was released before."""
         return {name: _read(evidence, *name.split("_loss_to_")) for name in wanted}
 
 
@@ -99,10 +105,10 @@ def _observe(trial: Trial, packages: Mapping[str, EnginePackage], same: list[Jso
     return Observation(ours.samples, {**kept, "sides": [*found], "same": same}, arrays)
 
 
-def _read(evidence: KeptEvidence, figure: str, rival: str) -> Measured:
+def _read(evidence: KeptEvidence, figure: str, rival: str) -> Measured | LeftOut:
     settings, values = evidence.evidence.conditions.settings, evidence.evidence.values
     if rival == "release" and settings["first_release"]:
-        return Measured(0.0, 0, "frames", note=FIRST_RELEASE, evidence=evidence.sha256)
+        return LeftOut(FIRST_RELEASE)
     if rival not in _strings(values["sides"]):
         return Measured(None, 0, "frames", note=ABSENT[rival], evidence=evidence.sha256)
     frames = evidence.evidence.samples
@@ -133,8 +139,9 @@ class Side:
 
     def drawn(self, draws: Draws) -> NDArray[np.float64]:
         """(R,) over each of (R, F) draws of frames; NaN where nothing is labelled in them."""
-        if self.figure == "ap50" and isinstance(self.matches, DetectionMatches):
-            return self.matches.ap50_of_draws(draws)
+        if isinstance(self.matches, DetectionMatches):
+            matches = self.matches
+            return matches.ap50_of_draws(draws) if self.figure == "ap50" else matches.ap50_95_of_draws(draws)
         return np.array([FIGURES[self.figure].of(self.matches, draw) for draw in draws])
 
 

@@ -19,9 +19,10 @@ from scipy.stats import theilslopes  # type: ignore[import-untyped]
 from hw_profiles.profile import Profile
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.looks import Observation
 from safety_gates.soak import soak
 from safety_gates.statistics import CONFIDENCE, Interval
-from safety_gates.trial import Observation, Trial
+from safety_gates.trial import Trial
 from safety_gates.verdict import Measured
 
 STRETCHES = 20

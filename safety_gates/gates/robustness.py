@@ -12,6 +12,7 @@ hold at once (Bonferroni, Dunn 1961). Spoilt frames are drawn together with thei
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -26,13 +27,14 @@ from safety_gates.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.accuracy import matched
 from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.looks import Observation, ahead
 from safety_gates.statistics import (
     LEAST_FRAMES,
     bootstrap_draws,
     intervals_of_shares,
     simultaneous_confidence,
 )
-from safety_gates.trial import Observation, Trial
+from safety_gates.trial import Trial
 from safety_gates.truth import Truth
 from safety_gates.verdict import Measured
 from safety_gates.worst import Part, worst_of
@@ -89,13 +91,13 @@ def _observe(trial: Trial, truth: Truth) -> Observation:
     labelled = [position for position, each in enumerate(truths) if each is not None]
     chosen = _spread(labelled, int(trial.setting("robustness", "pictures")))
     results: list[list[Result]] = [[log.results[i] for i in chosen], *([] for _ in CELLS)]
-    with open_pipeline(package, score_threshold=LOWEST_SCORE) as pipeline:
-        for frame, number in _chosen_frames(trial, chosen):
-            for cell, (kind, severity) in enumerate(CELLS, start=1):
-                spoilt = replace(frame, pixels=corrupted(frame.pixels, kind, severity, number=number))
-                result = pipeline.step(spoilt).result
-                if result is not None:
-                    results[cell].append(result)
+    with (
+        open_pipeline(package, score_threshold=LOWEST_SCORE) as pipeline,
+        closing(ahead(_spoilt(_chosen_frames(trial, chosen)), len(CELLS))) as frames,
+    ):
+        for cell, frame in frames:
+            if (result := pipeline.step(frame).result) is not None:
+                results[cell].append(result)
     kept_truths = [truths[i] for i in chosen]
     matches = [matched(each, kept_truths, truth.class_map, package.spec) for each in results]
     draws = bootstrap_draws(len(chosen), simultaneous_confidence(len(CORRUPTIONS)))
@@ -118,12 +120,19 @@ def _spread(positions: Sequence[int], most: int) -> list[int]:
 def _chosen_frames(trial: Trial, chosen: Sequence[int]) -> Iterator[tuple[Frame, int]]:
     """The chosen frames with their positions; reading stops behind the last."""
     wanted = set(chosen)
-    with trial.frames(f"{len(chosen)} frames spoilt in {len(CELLS)} ways") as frames:
+    with trial.reader.frames(f"{len(chosen)} frames spoilt in {len(CELLS)} ways") as frames:
         for position, frame in enumerate(frames):
             if position in wanted:
                 yield frame, position
             if position == chosen[-1]:
                 return
+
+
+def _spoilt(frames: Iterator[tuple[Frame, int]]) -> Iterator[tuple[int, Frame]]:
+    """Each frame in every way, and the number of the cell it belongs to."""
+    for frame, number in frames:
+        for cell, (kind, severity) in enumerate(CELLS, start=1):
+            yield cell, replace(frame, pixels=corrupted(frame.pixels, kind, severity, number=number))
 
 
 def _figures(matches: Matches, draws: NDArray[np.int64]) -> NDArray[np.float64]:

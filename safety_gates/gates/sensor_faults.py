@@ -30,8 +30,9 @@ from perception.results import Detections, Result
 from safety_gates.evidence import KeptEvidence
 from safety_gates.faults import FAULTS, LENGTH, Arrival, Fault
 from safety_gates.gates.gate import Quantity, Unmeasured
+from safety_gates.looks import Observation
 from safety_gates.statistics import clustered_proportion_interval
-from safety_gates.trial import TIMING_ALONE, Observation, Trial
+from safety_gates.trial import TIMING_ALONE, Trial
 from safety_gates.verdict import Measured
 
 MOST_STRETCHES = 5
@@ -197,7 +198,10 @@ class _Bench:
 def _observe(trial: Trial) -> Observation:
     package = trial.case.package
     rows: list[tuple[str, _Episode]] = []
-    with open_pipeline(package, score_threshold=SEEN) as opened, trial.timed_recordings("sensor faults") as recordings:
+    with (
+        open_pipeline(package, score_threshold=SEEN) as opened,
+        trial.reader.timed_recordings("sensor faults") as recordings,
+    ):
         engine = _Spoilable(opened.engine)
         deadline_ns = int(package.profile.deadline_ms * 1e6)
         pipeline = Pipeline(package.spec, engine, deadline_ns=deadline_ns, score_threshold=SEEN)

@@ -31,9 +31,10 @@ from perception.results import Detections
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.parity import SAME, overlaps, says_the_same
+from safety_gates.looks import Observation
 from safety_gates.object_slices import Situated, groups_asked_for, order_of, slices_of
 from safety_gates.statistics import clustered_proportion_interval, paired_loss_interval, simultaneous_confidence
-from safety_gates.trial import Observation, Trial
+from safety_gates.trial import Trial
 from safety_gates.truth import Truth
 from safety_gates.verdict import Measured
 from safety_gates.worst import Part, bounded, worst_of

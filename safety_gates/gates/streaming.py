@@ -39,9 +39,11 @@ from safety_gates.gates.accuracy import arrays_of, matched
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.latency import LatencyGate
 from safety_gates.gates.regression import side_of
+from safety_gates.looks import Observation
+from safety_gates.reading import UNTIMED
 from safety_gates.result_log import FrameKey
 from safety_gates.statistics import LEAST_FRAMES, Interval, bootstrap_draws, intervals_of_shares
-from safety_gates.trial import TIMING_ALONE, UNTIMED, Observation, Trial, recording_of
+from safety_gates.trial import TIMING_ALONE, Trial, recording_of
 from safety_gates.verdict import Measured
 
 SLOWEST = 1.5
@@ -68,13 +70,15 @@ class StreamingGate:
         played = _played(trial)
         if played is None:
             return Unmeasured("a folder of pictures has no capture times; give a video or drive as --timing-recording")
-        if (why := _too_slow(trial, played)) is not None:
-            return Unmeasured(why)
+        fit, too_slow = _at_vehicle_rate(trial, played)
+        if not fit:
+            return Unmeasured(too_slow)
         latency = LatencyGate().measure(trial)
         if isinstance(latency, Unmeasured):
             return latency
         settings: dict[str, JsonValue] = {"latency": latency.sha256, "truth": played}
         if played == OWN or trial.truth is None:
+            settings["recordings"] = [*fit]
             wanted = trial.conditions("streaming", looks_at=TIMING_ALONE, settings=settings)
         else:
             settings["class_map"] = trial.truth.class_map.model_dump(mode="json")
@@ -133,19 +137,24 @@ def _played(trial: Trial) -> str | None:
     return OWN if trial.has_sequence() else None
 
 
-def _too_slow(trial: Trial, played: str) -> str | None:
-    """Why a recording cannot tell: between two of its frames more happens than between two of the vehicle's."""
+def _at_vehicle_rate(trial: Trial, played: str) -> tuple[list[int], str]:
+    """Numbers of the recordings that can tell, and why the last other cannot.
+
+    Between two frames of a slow recording more happens than between two of the vehicle's.
+    """
     rate_hz = trial.case.package.profile.cameras.rate_hz
-    recordings = (trial.case.recording,) if played == LABELS else (trial.case.timing or (trial.case.recording,))
-    for path in recordings:
+    fit, too_slow = [], ""
+    for number, path in enumerate((trial.case.recording,) if played == LABELS else trial.reader.sequences(), start=1):
         with closing(open_source(path)) as source:
             slowest_hz = min((camera.rate_hz for camera in source.cameras if camera.rate_hz), default=rate_hz)
-        if slowest_hz * SLOWEST < rate_hz:
-            return (
+        if slowest_hz * SLOWEST >= rate_hz:
+            fit.append(number)
+        else:
+            too_slow = (
                 f"{path.name} has {slowest_hz:.3g} frames a second, the profile's cameras have {rate_hz:.3g}: its "
                 "frames are older than any engine makes them; give recordings at the vehicle's rate"
             )
-    return None
+    return fit, too_slow
 
 
 def _observe(trial: Trial, latency: KeptEvidence) -> Observation:
@@ -199,13 +208,16 @@ def _scene_of(trial: Trial) -> _Scene:
     if _played(trial) == LABELS and trial.truth is not None:
         log = trial.result_log(package)
         return _Scene([log.frames], log.results, trial.truth.of_all(log.frames), trial.truth.class_map)
-    log = trial.sequence_log(package)
+    log, (fit, _) = trial.sequence_log(package), _at_vehicle_rate(trial, OWN)
+
+    def number_of(frame: FrameKey) -> int:
+        return int(recording_of(frame)) if trial.case.timing else fit[0]
+
+    rows = [row for row in zip(log.frames, log.results, strict=True) if number_of(row[0]) in fit]
     threshold = package.spec.decoding.score_threshold
-    truths = [_own(result, package.spec.classes, threshold) for result in log.results]
-    streams = (
-        [list(frames) for _, frames in groupby(log.frames, key=recording_of)] if trial.case.timing else [log.frames]
-    )
-    return _Scene(streams, log.results, truths, ClassMap.identity(package.spec.classes))
+    truths = [_own(result, package.spec.classes, threshold) for _, result in rows]
+    streams = [list(frames) for _, frames in groupby((frame for frame, _ in rows), key=number_of)]
+    return _Scene(streams, [result for _, result in rows], truths, ClassMap.identity(package.spec.classes))
 
 
 def _newest(streams: Sequence[Sequence[FrameKey]], durations_ns: Ints) -> Ints:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from safety_gates.gates.gate import Gate, Quantity
+    from safety_gates.looks import Look
+    from safety_gates.trial import Trial
 
 GATES: dict[str, str] = {
     "accuracy": "safety_gates.gates.accuracy:AccuracyGate",
@@ -25,17 +27,23 @@ GATES: dict[str, str] = {
     "provenance": "safety_gates.gates.provenance:ProvenanceGate",
 }
 
+EVERY_FRAME = "every frame"
 # Passes over the recording that a gate makes where nothing can be re-used: for the time that is left, for nothing else.
 PASSES: dict[str, float] = {
-    "accuracy": 1,
-    "regression": 1,
-    "robustness": 4,
-    "sensor_faults": 1,
-    "latency": 2,
-    "determinism": 2,
-    "calibration": 0.5,
-    "resources": 3,
-    "provenance": 0.1,
+    EVERY_FRAME: 4,
+    "accuracy": 0.2,
+    "regression": 0.2,
+    "slices": 0.1,
+    "robustness": 1.5,
+    "parity": 0.1,
+    "sensor_faults": 0.5,
+    "latency": 3,
+    "streaming": 0.2,
+    "temporal": 0.1,
+    "determinism": 0.1,
+    "calibration": 0.1,
+    "resources": 1.5,
+    "provenance": 0.2,
 }
 
 
@@ -55,3 +63,9 @@ def settings_of(name: str) -> Mapping[str, float]:
     """How the gate of that name measures unless a policy says otherwise; empty where there is nothing to choose."""
     settings: Mapping[str, float] = getattr(open_gate(name), "settings", {})
     return settings
+
+
+def looks_of(name: str, trial: Trial) -> Sequence[Look]:
+    """What the gate of that name wants to see of every frame of the recording; empty where it looks by itself."""
+    ask: Callable[[Trial], Sequence[Look]] = getattr(open_gate(name), "looks", lambda _: ())
+    return ask(trial)

@@ -28,10 +28,11 @@ from perception.results import Detections, Result, SegmentationMap
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.parity import SAME, says_the_same
+from safety_gates.looks import Observation
 from safety_gates.result_log import FrameKey
 from safety_gates.statistics import bootstrap_intervals, clustered_proportion_interval
 from safety_gates.tracks import follow
-from safety_gates.trial import Observation, Trial
+from safety_gates.trial import Trial
 from safety_gates.verdict import Measured
 
 QUANTITIES: Mapping[str, Quantity] = {

@@ -8,16 +8,19 @@ from collections.abc import Mapping
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.regression import FIGURES, RIVALS, RegressionGate
 from safety_gates.report.svg import FIRST, INK, LIMIT, Plot, drawing, plot_of
+from safety_gates.verdict import Measured
 
 LEDE = "What the engine loses against the float model and the last release, each on the same frames."
 
 
 def draw(evidence: KeptEvidence, limits: Mapping[str, float]) -> tuple[Plot, ...]:
-    """One line a comparison: the loss, its interval, and the limit on it."""
+    """One line for each comparison that is judged: the loss, its interval, and the limit on it."""
     task = evidence.evidence.values["task"]
     names = [f"{name}_loss_to_{rival}" for name, figure in FIGURES.items() if figure.task == task for rival in RIVALS]
-    measured = RegressionGate().read(evidence, names)
-    shown = [name for name in names if measured[name].got is not None and measured[name].samples]
+    names = [name for name in names if name in limits]
+    read = RegressionGate().read(evidence, names)
+    measured = {name: each for name, each in read.items() if isinstance(each, Measured)}
+    shown = [name for name, each in measured.items() if each.got is not None and each.samples]
     if not shown:
         return ()
     with drawing("regression", height_in=1.3 + 0.45 * len(shown)) as (axes, canvas):
@@ -26,8 +29,7 @@ def draw(evidence: KeptEvidence, limits: Mapping[str, float]) -> tuple[Plot, ...
             axes.plot([got or 0.0], [row], "o", color=FIRST)
             if interval is not None and math.isfinite(interval.low) and math.isfinite(interval.high):
                 axes.plot([interval.low, interval.high], [row, row], color=INK, linewidth=1.4)
-            if name in limits:
-                axes.plot([limits[name]] * 2, [row - 0.35, row + 0.35], color=LIMIT, linewidth=2)
+        axes.plot([limits[name]] * 2, [row - 0.35, row + 0.35], color=LIMIT, linewidth=2)
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(shown)), [_words(name) for name in shown])
         axes.grid(axis="y", visible=False)

@@ -80,7 +80,7 @@ def worst_comparisons(trial: Trial, parity: KeptEvidence) -> tuple[Comparison, .
 def _frames_at(trial: Trial, wanted: set[int]) -> dict[int, Frame]:
     """The frames at these positions of the recording; reading stops at the last of them."""
     found: dict[int, Frame] = {}
-    with trial.frames("pictures of the worst frames") as frames:
+    with trial.reader.frames("pictures of the worst frames") as frames:
         for index, frame in enumerate(frames):
             if index in wanted:
                 found[index] = frame

@@ -35,6 +35,7 @@ from perception.release_client import JUDGEMENT, REPORT
 from perception.terminal import Terminal
 from perception.verbs.recordings import positive
 from safety_gates.attestation import result_statement, signed
+from safety_gates.case import SOAK_FRAMES, Case
 from safety_gates.evidence import KeptEvidence, Shelf
 from safety_gates.gates.provenance import sbom_in
 from safety_gates.judge import Judgement, WrittenJudgement, WrittenReport, judge
@@ -46,7 +47,7 @@ from safety_gates.report.page import render
 from safety_gates.report.words import MARKS, SIGNS, range_with_unit, with_unit
 from safety_gates.sbom import sbom_of_this_environment
 from safety_gates.source_signature import SourceSignature
-from safety_gates.trial import SOAK_FRAMES, Case, Trial
+from safety_gates.trial import Trial
 from safety_gates.verdict import Outcome, Verdict
 
 EXIT_CODES = {

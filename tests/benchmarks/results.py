@@ -35,9 +35,14 @@ def row(
 
 
 def write_results(
-    name: str, rows: Sequence[dict[str, Any]], *, folder: Path = RESULTS, more: Mapping[str, Any] | None = None
+    name: str,
+    rows: Sequence[dict[str, Any]],
+    *,
+    folder: Path = RESULTS,
+    more: Mapping[str, Any] | None = None,
+    beside: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the file, with what the machine was like and `more` conditions."""
+    """Write the file, with what the machine was like, `more` conditions, and what else stands `beside` the rows."""
     machine = read_machine()
     conditions = {
         "date": datetime.now(timezone.utc).date().isoformat(),
@@ -48,4 +53,6 @@ def write_results(
         "opencv": cv2.__version__,
         **(more or {}),
     }
-    write_atomically(folder / f"{name}.json", json_bytes({"conditions": conditions, "rows": list(rows)}))
+    write_atomically(
+        folder / f"{name}.json", json_bytes({"conditions": conditions, "rows": list(rows), **(beside or {})})
+    )

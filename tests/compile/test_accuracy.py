@@ -382,5 +382,5 @@ def test_figures_of_many_draws_are_those_of_each():
     draws = generator.multinomial(frames, np.full(frames, 1 / frames), size=24).astype(np.int64)
     draws[0, group.labelled > 0] = 0
     expected = [group.average_precision(draw, ious=1)[0] for draw in draws]
-    np.testing.assert_allclose(group.ap50_of_draws(draws), expected, rtol=0, atol=1e-12)
-    assert np.isnan(group.ap50_of_draws(draws)[0])
+    np.testing.assert_allclose(group.of_draws(draws, ious=1), expected, rtol=0, atol=1e-12)
+    assert np.isnan(group.of_draws(draws, ious=1)[0])

@@ -14,10 +14,11 @@ from hw_profiles.profile import Profile
 from perception.files import json_bytes
 from perception.model_spec import ModelSpec
 from perception.package import PROFILE, SPEC, EngineEntry, EnginePackage, write_package
+from safety_gates.case import Case
 from safety_gates.evidence import Shelf
 from safety_gates.judge import judge
 from safety_gates.policy import Policy, load_policy
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import Trial
 from safety_gates.verdict import Outcome, Verdict
 from tests.safety_gates.builders import BUILD, QUIET, detector_file, drive, patient_profile, spec
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import cv2
 import numpy as np
 
-from safety_gates.trial import Case
+from safety_gates.case import Case
 from safety_gates.verdict import Outcome
 from tests.compile.builders import road_picture, write_drive, write_pictures
 from tests.mutation.bench import Bench, PlantedFault, calibration_of, darker, quick_cameras

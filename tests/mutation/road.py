@@ -18,10 +18,11 @@ from perception.model_spec import ModelSpec
 from perception.package import PROFILE, SPEC, EngineEntry, EnginePackage, write_package
 from perception.preprocess import Preprocessor
 from perception.sources.drive import DriveSource
+from safety_gates.case import Case
 from safety_gates.evidence import Shelf
 from safety_gates.judge import judge
 from safety_gates.policy import Policy, load_policy
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import Trial
 from safety_gates.verdict import Verdict
 from tests.mutation.models import naive_int8
 from tests.safety_gates.builders import BUILD, QUIET, patient_profile

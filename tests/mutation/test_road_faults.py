@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from perception.package import EnginePackage
+from safety_gates.case import Case
 from safety_gates.evidence import Shelf
-from safety_gates.trial import Case
 from safety_gates.verdict import Outcome
 from tests.mutation.models import blind_below, coin, confused, convolution_weights, harmed, shifted_rows
 from tests.mutation.road import FRAMES, MODEL, Scene, naive, sample_package, sample_scene, sample_spec, verdicts

@@ -14,10 +14,11 @@ from perception.engines.engine import Tensors
 from perception.engines.onnxrt import OnnxRuntimeEngine
 from perception.engines.table import ENGINES
 from perception.package import EnginePackage, write_package
+from safety_gates.case import Case
 from safety_gates.evidence import KeptEvidence, Shelf
 from safety_gates.gates.streaming import StreamingGate
 from safety_gates.policy import load_policy
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import Trial
 from safety_gates.verdict import Outcome, Verdict, judged
 from tests.mutation.models import blind_below, blind_without_black
 from tests.mutation.road import verdicts

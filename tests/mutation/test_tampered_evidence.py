@@ -14,13 +14,14 @@ import yaml
 
 from perception.cli import main
 from perception.errors import EvidenceError, ReleaseError
+from safety_gates.case import Case
 from safety_gates.evidence import Shelf
 from safety_gates.gates.gate import Unmeasured
 from safety_gates.judge import judge
 from safety_gates.keys import make_key, read_signer
 from safety_gates.policy import Policy, load_policy
 from safety_gates.release import sign_release
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import Trial
 from safety_gates.verdict import Outcome
 from tests.conftest import PASSPHRASE
 from tests.safety_gates.builders import QUIET, drive, null_package, package, patient_profile
@@ -126,9 +127,10 @@ def test_evidence_of_an_edited_gate_is_stale(tmp_path, case, policy):
 def test_an_interrupted_gate_goes_on_where_it_was(tmp_path, capsys, how):
     pictures, _ = drive(tmp_path / "drive", frames=60)
     slow = null_package(tmp_path / "package", service_ms=30.0, profile=patient_profile())
-    limit = next(each for each in load_policy(None).limits if each.claim == "determinism.reload")
+    claims = ("determinism.reload", "latency.infer_budget")
+    limits = [each.model_dump(mode="json") for each in load_policy(None).limits if each.claim in claims]
     policy = tmp_path / "policy.yaml"
-    fields = {"format": "tollgate-policy/1", "name": "of a test", "limits": [limit.model_dump(mode="json")]}
+    fields = {"format": "tollgate-policy/1", "name": "of a test", "limits": limits}
     policy.write_text(yaml.safe_dump(fields))
     words = ["gate", str(slow.folder), "--recording", str(pictures), "--policy", str(policy)]
     process = subprocess.Popen([sys.executable, "-m", "perception.cli", *words], stdout=subprocess.DEVNULL)
@@ -138,8 +140,9 @@ def test_an_interrupted_gate_goes_on_where_it_was(tmp_path, capsys, how):
     assert not (tmp_path / "judgement.json").exists()
     assert main(words) == 0
     said = capsys.readouterr().out
-    assert f"results of null: evidence {first[:12]} is re-used" in said
-    assert "determinism of null: measuring (no evidence yet)" in said
+    assert f"evidence {first[:12]} is re-used" in said
+    assert "results of null: evidence" in said
+    assert "latency of null: measuring (no evidence yet)" in said
 
 
 def _wait_for_evidence(folder: Path) -> str:

@@ -12,6 +12,7 @@ from compile.accuracy import agreement
 from hw_profiles.profile import load_profile
 from perception.errors import LabelError, PackageError, SourceError
 from perception.results import Detections
+from safety_gates.case import Case
 from safety_gates.evidence import Evidence, KeptEvidence, Shelf
 from safety_gates.gates import latency
 from safety_gates.gates.gate import Unmeasured
@@ -20,7 +21,7 @@ from safety_gates.gates.parity import paired
 from safety_gates.gates.table import GATES, open_gate
 from safety_gates.judge import judge, verdicts_on
 from safety_gates.policy import Policy, load_policy
-from safety_gates.trial import TIMING_ALONE, Case, Trial
+from safety_gates.trial import TIMING_ALONE, Trial
 from safety_gates.verdict import Outcome
 from tests.safety_gates.builders import (
     BUILD,

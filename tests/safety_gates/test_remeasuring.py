@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from safety_gates.case import Case
 from safety_gates.evidence import Shelf
 from safety_gates.gates.latency import LatencyGate
-from safety_gates.trial import Case, Observation, Trial
+from safety_gates.looks import Observation
+from safety_gates.trial import Trial
 from tests.safety_gates.builders import QUIET, package
 
 

@@ -7,13 +7,14 @@ from html.parser import HTMLParser
 
 import pytest
 
+from safety_gates.case import Case
 from safety_gates.evidence import KeptEvidence, Shelf
 from safety_gates.judge import judge
 from safety_gates.policy import load_policy
 from safety_gates.report.page import render
 from safety_gates.report.words import counted, range_with_unit, with_unit
 from safety_gates.statistics import Interval
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import Trial
 from tests.safety_gates.builders import QUIET, SHIFTED, mask_drive, mask_package, package
 
 VOID = {"meta", "link", "img", "br", "line", "rect", "circle", "path", "use"}

@@ -8,11 +8,12 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
+from safety_gates.case import Case
 from safety_gates.evidence import Shelf
 from safety_gates.judge import judge
 from safety_gates.policy import load_policy
 from safety_gates.report.page import render
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import Trial
 from tests.mutation.bench import calibration_of
 from tests.safety_gates.builders import QUIET, SHIFTED, package
 
@@ -77,6 +78,8 @@ def test_everything_can_be_reached_and_opened_by_keyboard(browser: Browser, repo
     page = opened(browser, report)
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.innerText") == "Skip to the claims"
+    page.locator("details.passed summary").press("Enter")
+    page.locator(".skip").focus()
     wanted = page.evaluate("[...document.querySelectorAll('a[href],summary')].length")
     page.evaluate("document.activeElement.dataset.reached = 1")
     for _ in range(MOST_TABS):
@@ -85,9 +88,8 @@ def test_everything_can_be_reached_and_opened_by_keyboard(browser: Browser, repo
             break
         page.evaluate("document.activeElement.dataset.reached = 1")
     assert page.evaluate("document.querySelectorAll('[data-reached]').length") == wanted
-    page.locator("summary").first.focus()
-    page.keyboard.press("Enter")
-    assert page.locator("details").first.get_attribute("open") is not None
+    page.locator("summary").last.press("Enter")
+    assert page.locator("details").last.get_attribute("open") is not None
 
 
 def test_every_link_to_evidence_leads_to_its_file_name(browser: Browser, report: Path) -> None:
@@ -98,6 +100,18 @@ def test_every_link_to_evidence_leads_to_its_file_name(browser: Browser, report:
     for link in links:
         block = page.locator(str(link.get_attribute("href")))
         assert block.locator("td").first.inner_text() in shelf
+
+
+def test_what_blocks_is_seen_at_once_and_what_passed_is_folded_but_printed(browser: Browser, report: Path) -> None:
+    page = opened(browser, report)
+    passed = page.locator("details.passed .badge").first
+    assert page.locator(".claims .badge").first.inner_text() == "✗ FAILED"
+    assert page.locator(".claims .badge:visible").count() == page.locator(".claims .badge").count() - int(
+        page.locator("details.passed summary").inner_text().split()[0]
+    )
+    assert not passed.is_visible()
+    page.emulate_media(media="print")
+    assert passed.evaluate("badge => badge.checkVisibility({contentVisibilityAuto: true, visibilityProperty: true})")
 
 
 def test_it_prints_to_pdf(browser: Browser, report: Path) -> None:

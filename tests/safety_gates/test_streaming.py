@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from hw_profiles.profile import load_profile
+from safety_gates.case import Case
 from safety_gates.evidence import Shelf
 from safety_gates.gates.gate import Unmeasured
 from safety_gates.gates.streaming import StreamingGate, newest_finished
 from safety_gates.result_log import FrameKey
-from safety_gates.trial import Case, Trial
+from safety_gates.trial import Trial
 from tests.safety_gates.builders import QUIET, package, steady_drive
 
 MS = 1_000_000
@@ -68,3 +69,13 @@ def test_a_recording_of_far_fewer_frames_than_the_vehicles_cameras_give_is_not_j
     assert isinstance(found, Unmeasured) is not judged
     if isinstance(found, Unmeasured):
         assert "the profile's cameras have 30: its frames are older than any engine makes them" in found.why
+
+
+def test_a_slow_recording_among_those_at_the_vehicles_rate_is_left_out(tmp_path):
+    slow, _ = steady_drive(tmp_path / "slow", frames=10, rate_hz=10.0)
+    fit, _ = steady_drive(tmp_path / "fit", frames=40, rate_hz=30.0)
+    ours = replace(package(tmp_path / "package"), profile=load_profile("x86_cpu"))
+    trial = Trial(Case(ours, slow, timing=(slow, fit)), Shelf(tmp_path / "evidence"), QUIET)
+    found = StreamingGate().measure(trial)
+    assert found.evidence.conditions.settings["recordings"] == [2]
+    assert 35 <= found.evidence.samples <= 40

@@ -1,0 +1,1 @@
+"""Real models on real recordings at the default policy: which gates each package passes."""
