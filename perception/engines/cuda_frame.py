@@ -1,7 +1,7 @@
 """From a camera's bytes to the network's tensor on the GPU, in one kernel.
 
-The same arithmetic as `perception.preprocess`: resize by OpenCV's rules, round to whole grey levels, then look each
-value up in the table of what it becomes. Weights and table are made on the host, so every interpolation, colour order,
+The same steps as `perception.preprocess`: resize by OpenCV's rules, round to whole grey levels, then look each value
+up in the table of what it becomes. Weights and table are made on the host, so every interpolation, colour order,
 normalisation and tensor type runs through the same few lines.
 """
 

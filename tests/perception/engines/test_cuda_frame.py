@@ -54,11 +54,12 @@ CASES = [
 
 
 def area_cases():
-    """Shrinking by `area`: OpenCV's plain means, of 2×2 by a rule of its own, and its fractions; chance and odd sizes."""
+    """Shrinking by `area`: OpenCV's means, of 2×2 by a rule of its own, and its fractions; chance and odd sizes."""
     sides = [
         (704, 704, 352, 352), (640, 480, 320, 480), (640, 480, 160, 480), (642, 360, 642, 90), (1056, 704, 352, 352),
         (1920, 1080, 640, 360), (35, 77, 35, 77), (36, 78, 35, 78), (1242, 375, 352, 352), (1242, 376, 352, 106),
-        (490, 490, 10, 490), (2000, 99, 1999, 98), (3840, 2160, 1, 1), (1280, 720, 639, 361), (4, 4, 3, 3), (2, 2, 1, 1), (5, 1, 2, 1),
+        (490, 490, 10, 490), (2000, 99, 1999, 98), (3840, 2160, 1, 1), (1280, 720, 639, 361),
+        (4, 4, 3, 3), (2, 2, 1, 1), (5, 1, 2, 1),
     ]  # fmt: skip
     chance = np.random.default_rng(7)
     for width, height in chance.integers(1, 900, (24, 2)).tolist():
