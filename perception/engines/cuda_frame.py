@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.engines.resize_taps import Taps, resize_taps
+from perception.engines.resize_taps import Taps, is_mean, resize_taps
 from perception.geometry import RESIZES, Geometry
 from perception.model_spec import PictureInput
 
@@ -65,16 +65,31 @@ __device__ inline Pixel fetch(const unsigned char* __restrict__ frame, int x, in
 
 __device__ inline int within(int index, int size) { return index < 0 ? 0 : index >= size ? size - 1 : index; }
 
-// Linear is OpenCV's fixed point, 11 bits a weight, digits dropped where it drops them; all else is in float.
-// Source: opencv/opencv `modules/imgproc/src/resize.cpp`, VResizeLinear for uchar.
-#if FIXED_POINT
-__device__ inline float weight_of(float weight) { return rintf(weight * 2048.f); }
-__device__ inline float of_row(float weight, float sum) { return (float)(((int)weight * ((int)sum >> 4)) >> 16); }
-__device__ inline int level(float value) { return byte_of(((int)value + 2) >> 2); }
+// OpenCV's own arithmetic. Linear: fixed point, 11 bits a weight, digits dropped where it drops them. Area by whole
+// numbers: integer sums. Area otherwise: float, each product rounded before it is added. The rest: float, near it.
+// Source: opencv/opencv `modules/imgproc/src/resize.cpp`, VResizeLinear for uchar, resizeAreaFast_, ResizeArea_.
+#if LINEAR
+typedef int Sum;
+__device__ inline Sum weight_of(float weight) { return (int)rintf(weight * 2048.f); }
+__device__ inline Sum times(Sum weight, int value) { return weight * value; }
+__device__ inline Sum of_row(Sum weight, Sum sum) { return (weight * (sum >> 4)) >> 16; }
+__device__ inline int level(Sum value) { return byte_of((value + 2) >> 2); }
+#elif MEAN
+typedef int Sum;
+__device__ inline Sum weight_of(float) { return 1; }
+__device__ inline Sum times(Sum, int value) { return value; }
+__device__ inline Sum of_row(Sum, Sum sum) { return sum; }
+__device__ inline int level(Sum value)
+{
+    if (TAPS_X == 2 && TAPS_Y == 2) return (value + 2) >> 2;
+    return byte_of((int)rintf(__fmul_rn((float)value, 1.f / (TAPS_X * TAPS_Y))));
+}
 #else
-__device__ inline float weight_of(float weight) { return weight; }
-__device__ inline float of_row(float weight, float sum) { return weight * sum; }
-__device__ inline int level(float value) { return byte_of((int)rintf(value)); }
+typedef float Sum;
+__device__ inline Sum weight_of(float weight) { return weight; }
+__device__ inline Sum times(Sum weight, int value) { return __fmul_rn(weight, (float)value); }
+__device__ inline Sum of_row(Sum weight, Sum sum) { return __fmul_rn(weight, sum); }
+__device__ inline int level(Sum value) { return byte_of((int)rintf(value)); }
 #endif
 
 extern "C" __global__ void tensor_from_frame(
@@ -88,18 +103,18 @@ extern "C" __global__ void tensor_from_frame(
     const int column = x - OFFSET_X, row = y - OFFSET_Y;
     int b = PAD_VALUE, g = PAD_VALUE, r = PAD_VALUE;
     if (column >= 0 && row >= 0 && column < CONTENT_WIDTH && row < CONTENT_HEIGHT) {
-        float sum_b = 0.f, sum_g = 0.f, sum_r = 0.f;
+        Sum sum_b = 0, sum_g = 0, sum_r = 0;
         for (int j = 0; j < TAPS_Y; ++j) {
-            const float weight_y = weight_of(weights_y[row * TAPS_Y + j]);
-            if (weight_y == 0.f) continue;
+            const Sum weight_y = weight_of(weights_y[row * TAPS_Y + j]);
+            if (weight_y == 0) continue;
             const int source_y = within(first_y[row] + j, height);
-            float row_b = 0.f, row_g = 0.f, row_r = 0.f;
+            Sum row_b = 0, row_g = 0, row_r = 0;
             for (int i = 0; i < TAPS_X; ++i) {
-                const float weight = weight_of(weights_x[column * TAPS_X + i]);
+                const Sum weight = weight_of(weights_x[column * TAPS_X + i]);
                 const Pixel pixel = fetch(frame, within(first_x[column] + i, width), source_y, width, height);
-                row_b += weight * pixel.b;
-                row_g += weight * pixel.g;
-                row_r += weight * pixel.r;
+                row_b += times(weight, pixel.b);
+                row_g += times(weight, pixel.g);
+                row_r += times(weight, pixel.r);
             }
             sum_b += of_row(weight_y, row_b);
             sum_g += of_row(weight_y, row_g);
@@ -189,7 +204,8 @@ def plan_frame(layout: FrameLayout, picture: PictureInput) -> FramePlan:
         "OFFSET_X": geometry.offset_x_px,
         "OFFSET_Y": geometry.offset_y_px,
         "PAD_VALUE": picture.pad_value,
-        "FIXED_POINT": int(picture.interpolation == "linear"),
+        "LINEAR": int(picture.interpolation == "linear"),
+        "MEAN": int(picture.interpolation == "area" and is_mean(source_size_px, content_size_px)),
         "TAPS_X": taps_x.weights.shape[1],
         "TAPS_Y": taps_y.weights.shape[1],
     }

@@ -19,6 +19,7 @@ from perception.geometry import SizePx
 
 Interpolation: TypeAlias = Literal["linear", "area", "nearest", "cubic"]
 _CUBIC_A = -0.75
+_SLIVER = 1e-3  # of a pixel, which OpenCV leaves out
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +91,36 @@ def _cubic(source: int, content: int) -> Taps:
 
 
 def _area(source: int, content: int) -> Taps:
-    """Each resized pixel covers `source / content` source pixels; those it covers in part count in part."""
-    scale = source / content
+    """Each resized pixel covers `source / content` source pixels; those it covers in part count in part.
+
+    Summed in float32 in the order of the indices, this is OpenCV's result to the bit; so are its dropped slivers.
+    """
+    scale = _area_scale(source, content)
     starts = np.arange(content) * scale
-    first = np.floor(starts + 1e-9).astype(np.int64)
-    reach = int(np.ceil(scale)) + 1
-    cells = first[:, None] + np.arange(reach)
-    covered = np.minimum(cells + 1, (starts + scale)[:, None]) - np.maximum(cells, starts[:, None])
-    covered = np.where(cells < source, np.clip(covered, 0, 1), 0.0)
-    covered[covered < 1e-6] = 0.0
+    ends = starts + scale
+    cell = np.minimum(scale, source - starts)
+    last = np.minimum(np.floor(ends), source - 1)
+    whole = np.minimum(np.ceil(starts), last)
+    first = whole - (whole - starts > _SLIVER)
+    indices = first[:, None] + np.arange(int((last - first).max()) + 1)
+    tail = np.minimum(np.minimum(ends - last, 1), cell)
+    tail[ends - last <= _SLIVER] = 0
+    covered = np.select(
+        [indices < whole[:, None], indices < last[:, None], indices == last[:, None]],
+        [(whole - starts)[:, None], 1.0, tail[:, None]],
+    )
     used = int(np.flatnonzero(covered.any(axis=0))[-1]) + 1
-    covered = covered[:, :used]
-    return _taps(first, covered / covered.sum(axis=1, keepdims=True))
+    return _taps(first, covered[:, :used] / cell[:, None])
+
+
+def _area_scale(source: int, content: int) -> float:
+    return 1 / (content / source)  # as OpenCV rounds it: 1 / (1 / 49) is no whole number
+
+
+def is_mean(source_size_px: SizePx, content_size_px: SizePx) -> bool:
+    """Whether `area` shrinks both sides by whole numbers: OpenCV then takes plain means, in integers."""
+    scales = (_area_scale(*side) for side in zip(source_size_px, content_size_px, strict=True))
+    return all(scale >= 1 and scale.is_integer() for scale in scales)
 
 
 def _area_enlarging(source: int, content: int) -> Taps:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from perception.engines.cuda_frame import FrameLayout, plan_frame
+from perception.geometry import RESIZES
 from perception.model_spec import PictureInput
 from perception.preprocess import Preprocessor
 from tests.perception.engines.cuda_on_cpu import address, library_of, separated
@@ -33,7 +34,8 @@ class Case:
 
     def __str__(self):
         layout, picture = self.layout, self.picture
-        return f"{layout.width_px}x{layout.height_px}-{layout.pixel_format}-{picture.interpolation}-{picture.dtype}"
+        size = f"{layout.width_px}x{layout.height_px}-{layout.pixel_format}"
+        return f"{size}-{picture.interpolation}-{picture.width_px}x{picture.height_px}-{picture.dtype}"
 
 
 def layouts():
@@ -49,6 +51,25 @@ CASES = [
     for turn, interpolation in enumerate(INTERPOLATIONS)
     if (turn + number + number // 4) % 2 == 0
 ]
+
+
+def area_cases():
+    """Shrinking by `area`: OpenCV's plain means, of 2×2 by a rule of its own, and its fractions; chance and odd sizes."""
+    sides = [
+        (704, 704, 352, 352), (640, 480, 320, 480), (640, 480, 160, 480), (642, 360, 642, 90), (1056, 704, 352, 352),
+        (1920, 1080, 640, 360), (35, 77, 35, 77), (36, 78, 35, 78), (1242, 375, 352, 352), (1242, 376, 352, 106),
+        (490, 490, 10, 490), (2000, 99, 1999, 98), (3840, 2160, 1, 1), (1280, 720, 639, 361), (4, 4, 3, 3), (2, 2, 1, 1), (5, 1, 2, 1),
+    ]  # fmt: skip
+    chance = np.random.default_rng(7)
+    for width, height in chance.integers(1, 900, (24, 2)).tolist():
+        sides.append((width, height, int(chance.integers(1, width + 1)), int(chance.integers(1, height + 1))))
+    for number, (width, height, content_width, content_height) in enumerate(sides):
+        pixel_format = FORMATS[number % 4] if width % 2 == height % 2 == 0 else FORMATS[number % 2]
+        picture = PICTURES[number % 4] | {"width_px": content_width, "height_px": content_height, "resize": "stretch"}
+        yield Case(FrameLayout(width, height, pixel_format), PictureInput(tensor="x", interpolation="area", **picture))
+
+
+CASES += area_cases()
 
 
 @pytest.fixture(scope="module")
@@ -89,14 +110,25 @@ def grey_level(picture: PictureInput) -> float:
     return float(np.diff(table, axis=0).max())
 
 
+def tensor_by_opencv(case: Case, frame: np.ndarray) -> np.ndarray:
+    """The host's preparation, with OpenCV's own `area` before it where the host shrinks by another library's."""
+    pixels, picture = bgr_of(frame, case.layout), case.picture
+    if case.picture.interpolation == "area":
+        source_size_px = (case.layout.width_px, case.layout.height_px)
+        geometry = RESIZES[picture.resize](source_size_px, (picture.width_px, picture.height_px))
+        content_size_px = (geometry.content_width_px, geometry.content_height_px)
+        pixels = cv2.resize(pixels, content_size_px, interpolation=cv2.INTER_AREA)
+    return Preprocessor(picture).prepare(pixels).feeds["x"]
+
+
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: str(CASES[number]))
-def test_the_kernel_shrinks_linearly_as_opencv_and_is_within_a_grey_level_of_all_else(kernels, number):
+def test_the_kernel_shrinks_as_opencv_to_the_bit_and_is_within_a_grey_level_of_all_else(kernels, number):
     case = CASES[number]
     frame = np.random.default_rng(number).integers(0, 256, case.layout.shape, np.uint8)
-    expected = Preprocessor(case.picture).prepare(bgr_of(frame, case.layout)).feeds["x"]
+    expected = tensor_by_opencv(case, frame)
     got = tensor_by_kernel(kernels, number, frame)
     shrinks = case.layout.width_px >= case.picture.width_px and case.layout.height_px >= case.picture.height_px
-    exact = case.picture.interpolation == "linear" and shrinks and platform.machine() == "x86_64"
+    exact = case.picture.interpolation in ("linear", "area") and shrinks and platform.machine() == "x86_64"
     most = 0 if exact else grey_level(case.picture)  # on Arm, OpenCV's own releases round differently
     assert np.abs(got.astype(np.float64) - expected.astype(np.float64)).max() <= most
     assert (got != got.flat[0]).any() or (expected == expected.flat[0]).all()
