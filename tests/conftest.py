@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("on a busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("on a busy machine")
 
 PASSPHRASE = "of the tests and of nothing else"
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -35,7 +35,7 @@ def assert_within_a_grey_level(source_px: tuple[int, int], size_px: tuple[int, i
 
 
 @pytest.mark.parametrize("interpolation", FLAGS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(source=st.tuples(SIDES, SIDES), content=st.tuples(SIDES, SIDES))
 def test_any_size_to_any_size_is_within_a_grey_level_of_opencv(interpolation, source, content):
     assert_within_a_grey_level(source, content, interpolation)
@@ -50,7 +50,7 @@ def test_large_and_thin_pictures_are_within_a_grey_level_of_opencv(
 
 
 @pytest.mark.parametrize("interpolation", FLAGS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(source=st.tuples(SIDES, SIDES), content=st.tuples(SIDES, SIDES))
 def test_weights_of_a_pixel_sum_to_one(interpolation, source, content):
     for axis, taps in enumerate(resize_taps(source, content, interpolation)):
