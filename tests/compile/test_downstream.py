@@ -69,8 +69,14 @@ def test_a_finer_grid_costs_less_and_clipping_costs_at_the_end_that_matters(grap
     assert high_cut > 10 * fine
 
 
-def test_what_the_network_answers_is_not_priced(graph):
+def test_what_the_network_answers_is_not_priced_even_where_a_layer_reads_it_too(graph, tmp_path):
     assert Downstream.of(graph, output_of(graph, "third")) is None
+    sketch = Sketch(x=[1, 8, 16, 16])
+    scores = sketch.node("Sigmoid", sketch.conv("x", 8, 8, name="first"))
+    sketch.output(scores, "scores", [1, 8, 16, 16])
+    sketch.output(sketch.conv(scores, 8, 4, name="second"), "y", [1, 4, 16, 16])
+    both = imported_graph(sketch, tmp_path)
+    assert Downstream.of(both, output_of(both, "first")) is None
 
 
 def test_ranges_on_outputs_are_fitted_to_the_layers_behind_and_answers_keep_everything_seen(graph):
