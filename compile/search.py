@@ -87,7 +87,7 @@ def search(job: Job, quantizer: Quantizer, target: Target) -> Contest:
     if recipes or half:
         finalists = contest.affordable(_finalists(contest, [recipe.name for recipe in recipes[:1]]))
         time_them(contest, finalists, again=True)
-        grade(contest, [name for name in finalists if not contest.failed(name)])
+        grade(contest, finalists)
     return contest
 
 
