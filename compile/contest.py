@@ -217,7 +217,11 @@ def try_out(contest: Contest, candidates: Iterable[Candidate]) -> None:
 
 
 def grade(contest: Contest, names: Iterable[str]) -> None:
-    """Grade finalists on frames that neither calibrated nor searched."""
+    """Grade finalists on frames that neither calibrated nor searched; what did not even run is not tried again."""
+    names = list(names)
+    contest.grades |= {
+        name: contest.trials[name] for name in names if name not in contest.grades and contest.failed(name)
+    }
     chosen = [contest.candidates[name] for name in names if name not in contest.grades]
     if contest.exam is None:
         raise ValueError("contest: has no examination to grade by")

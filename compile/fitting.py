@@ -7,19 +7,21 @@ weights, and the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from compile.downstream import prices
 from compile.equalization import Equalizer, admits_shift, folds_into
 from compile.graph import GraphView
 from compile.observation import Observations, grouped_weight
 from compile.placement import Placement
 from compile.quantize import SMALLEST_SCALE, Grid, activation_grid
-from compile.ranges import RANGE_RULES, Range
+from compile.ranges import RANGE_RULES, Histogram, Range
+from perception.engines.engine import Tensors
 
 EXPONENTS = (0.25, 0.5, 0.75, 1.0)
 """How much of a channel's width is taken to the activation; the rest is left to the weights. 1 for depthwise layers."""
@@ -29,8 +31,10 @@ NARROWEST = 1e-3
 """A channel counts as at least this share of the widest one, so that an almost silent channel is not blown up."""
 WORTH_EQUALIZING = 0.9
 """An equalizer costs time in some engines: it must leave less than this share of the error."""
+NARROWED = (0.5, 0.25, 0.125)
+"""Shares of the lower end that are tried as well: an activation makes next to nothing of what lies far below zero."""
 UNREAD_RULE = "minmax"
-"""For a tensor that no sampled layer reads: nothing tells what clipping it would cost."""
+"""For a tensor behind which nothing can be run: nothing tells what clipping it would cost."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,7 +42,6 @@ class Fit:
     """What was chosen for one tensor.
 
     Attributes:
-        rule: name of the range rule for the tensor as it is.
         range: interval of the tensor as it is.
         error: share of the variance lost at the output of its readers with that.
         equalizer: what does better; None where nothing does by enough.
@@ -46,7 +49,6 @@ class Fit:
         equalized_error: share lost with the equalizer.
     """
 
-    rule: str
     range: Range
     error: float
     equalizer: Equalizer | None = None
@@ -54,38 +56,56 @@ class Fit:
     equalized_error: float | None = None
 
 
-def fit_tensors(
-    graph: GraphView,
-    placement: Placement,
-    seen: Observations,
-    *,
-    weight_bits: int,
-    equalizing: bool,
-    folding: bool = False,
-) -> dict[str, Fit]:
-    """Choose for every tensor in `placement.ranged_tensors`.
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitting:
+    """What to fit.
 
-    Args:
+    Attributes:
         graph: the float network.
         placement: where pairs stand.
         seen: of the calibration frames.
+        feeds: a few of them.
         weight_bits: see `compile.quantize.weight_grid`.
-        equalizing: whether equalizers may be used.
-        folding: those alone that need no operator; see `compile.equalization.folds_into`.
+        threads: CPU threads.
+        folding: equalizers that need no operator alone; see `compile.equalization.folds_into`.
     """
-    readers = integer_readers(graph, placement)
-    own_pair = {site.tensor for site in placement.sites if site.readers is not None} if equalizing else frozenset()
-    if folding:
-        names = {tensor: [node.name for node in readers.get(tensor, ())] for tensor in own_pair}
-        own_pair = frozenset(tensor for tensor in own_pair if folds_into(graph, tensor, names[tensor]) is not None)
+
+    graph: GraphView
+    placement: Placement
+    seen: Observations
+    feeds: Sequence[Tensors]
+    weight_bits: int
+    threads: int
+    folding: bool = False
+
+    def equalizes(self, tensor: str, readers: Sequence[onnx.NodeProto]) -> bool:
+        """Whether a tensor with a pair of its own may be equalized for the layers that read it."""
+        folds = not self.folding or folds_into(self.graph, tensor, [node.name for node in readers]) is not None
+        return self.placement.rules.equalizes and folds
+
+
+def fit_tensors(job: Fitting) -> dict[str, Fit]:
+    """Choose for every tensor in `placement.ranged_tensors`.
+
+    Raises:
+        EngineError: ONNX Runtime refuses a part of the network.
+    """
+    readers = integer_readers(job.graph, job.placement)
+    signed = job.placement.rules.signed
+    own_pair = {site.tensor for site in job.placement.sites if site.readers is not None}
+    fits: dict[str, Fit] = {}
+    for name in job.placement.ranged_tensors:
+        layers = readers.get(name, ())
+        tensor = _Tensor.of(job.graph, name, layers, job.seen, job.weight_bits)
+        if tensor.layers and (name in own_pair or len(tensor.layers) == len(job.graph.readers[name])):
+            equalizing = name in own_pair and job.equalizes(name, layers)
+            fits[name] = _fit(tensor, signed=signed, equalizing=equalizing, shifting=not job.folding)
+    others = [name for name in job.placement.ranged_tensors if name not in fits]
+    for name, price in prices(job.graph, others, job.feeds, signed=signed, threads=job.threads):
+        fits[name] = _best_range(job.seen.histograms[name], price, signed=signed)
+    unpriced = RANGE_RULES[UNREAD_RULE]
     return {
-        tensor: _fit(
-            _Tensor.of(graph, tensor, readers.get(tensor, ()), seen, weight_bits),
-            signed=placement.rules.signed,
-            equalizing=tensor in own_pair,
-            shifting=not folding,
-        )
-        for tensor in placement.ranged_tensors
+        name: fits.get(name) or Fit(unpriced(job.seen.histograms[name]), 0.0) for name in job.placement.ranged_tensors
     }
 
 
@@ -191,13 +211,7 @@ class _Tensor:
 
 
 def _fit(tensor: _Tensor, *, signed: bool, equalizing: bool, shifting: bool) -> Fit:
-    histogram = tensor.seen.histograms[tensor.name]
-    if not tensor.layers:
-        return Fit(UNREAD_RULE, RANGE_RULES[UNREAD_RULE](histogram), 0.0)
-    plain = {name: rule(histogram) for name, rule in RANGE_RULES.items()}
-    errors = {name: tensor.error(activation_grid(interval, signed=signed)) for name, interval in plain.items()}
-    rule = min(errors, key=errors.__getitem__)
-    as_it_is = Fit(rule, plain[rule], errors[rule])
+    as_it_is = _best_range(tensor.seen.histograms[tensor.name], tensor.error, signed=signed)
     if not equalizing or not tensor.can_be_equalized:
         return as_it_is
     best = as_it_is
@@ -205,8 +219,26 @@ def _fit(tensor: _Tensor, *, signed: bool, equalizing: bool, shifting: bool) -> 
         for interval in _equalized_ranges(tensor, equalizer):
             error = tensor.error(activation_grid(interval, signed=signed), equalizer)
             if error < WORTH_EQUALIZING * as_it_is.error and error < (best.equalized_error or np.inf):
-                best = Fit(rule, plain[rule], errors[rule], equalizer, interval, error)
+                best = Fit(as_it_is.range, as_it_is.error, equalizer, interval, error)
     return best
+
+
+def _best_range(histogram: Histogram, price: Callable[[Grid], float], *, signed: bool) -> Fit:
+    """The range that costs least: by one rule at both ends, then, where the grid may lie anywhere, each end alone."""
+    errors: dict[Range, float] = {}
+
+    def least(ranges: Iterable[Range]) -> Range:
+        tried = list(ranges)
+        errors.update({each: price(activation_grid(each, signed=signed)) for each in tried if each not in errors})
+        return min(tried, key=errors.__getitem__)
+
+    ends = [rule(histogram) for rule in RANGE_RULES.values()]
+    best = least(ends)
+    if not signed:
+        lows = [*(end.low for end in ends), *(best.low * share for share in NARROWED)]
+        best = least(Range(low, best.high) for low in (best.low, *lows))
+        best = least(Range(best.low, high) for high in (best.high, *(end.high for end in ends)))
+    return Fit(best, errors[best])
 
 
 def _equalized_ranges(tensor: _Tensor, equalizer: Equalizer) -> Iterator[Range]:

@@ -6,7 +6,7 @@ computes in integers depends on its fusions, and those differ. `place` applies o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,7 +15,7 @@ import onnx
 
 from compile.graph import GraphView
 from compile.model_checks import WEIGHT_CARRIERS
-from compile.onnx_graph import all_nodes, attribute_of, subgraphs
+from compile.onnx_graph import all_nodes, attribute_of, subgraphs, tensors_read
 
 Scope = Literal["weighted", "chains"]
 
@@ -146,13 +146,15 @@ def place(graph: GraphView, rules: PlacementRules, *, scope: Scope, keep_float: 
     """
     draft = _Draft(graph, rules, rules.ops_of(scope))
     ends = _end_nodes(graph, rules) if rules.ends_in_float else frozenset()
+    weighted = [node for node in graph.nodes if node.op_type in rules.weighted_ops]
+    why_float = {node.name: keep_float.get(node.name) or _why_float(graph, rules, node, ends) for node in weighted}
+    ahead = _ahead_of(graph, [name for name, why in why_float.items() if why is None], rules)
     for node in graph.nodes:
-        if node.op_type in rules.weighted_ops:
-            why = keep_float.get(node.name) or _why_float(graph, rules, node, ends)
-            draft.add_weighted(node, why)
+        if node.name in why_float:
+            draft.add_weighted(node, why_float[node.name])
         elif (why := _why_no_kernel(rules, node)) is not None:
             draft.float_weighted[node.name] = why
-        elif node.name not in keep_float and draft.follows(node):
+        elif node.name in ahead and node.name not in keep_float and draft.follows(node):
             draft.add(node)
     return draft.finished()
 
@@ -289,6 +291,23 @@ def _channels(node: onnx.NodeProto, dims: tuple[int, ...]) -> tuple[int, int]:
         return dims[0], dims[1]
     per_group = dims[1] * int(attribute_of(node, "group", 1))
     return (per_group, dims[0]) if node.op_type == "Conv" else (dims[0], per_group)
+
+
+def _ahead_of(graph: GraphView, weighted: Collection[str], rules: PlacementRules) -> frozenset[str]:
+    """Nodes whose values reach one of some weighted nodes before any other weighted one.
+
+    Elsewhere 8 bits save nothing: behind a network's last layers, where results of different kinds, such as boxes and
+    scores, are joined in one tensor, and in front of layers that stay float.
+    """
+    ahead: set[str] = set()
+    wanted: set[str] = set()
+    for node in reversed(graph.nodes):
+        if node.op_type in rules.weighted_ops:
+            wanted.update(node.input if node.name in weighted else ())
+        elif not wanted.isdisjoint(node.output):
+            ahead.add(node.name)
+            wanted.update(tensors_read(node))
+    return frozenset(ahead)
 
 
 def _end_nodes(graph: GraphView, rules: PlacementRules) -> frozenset[str]:

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from compile.backends.onnxrt import build
 from compile.decide import RowPrecision
 from compile.equalization import equalize, equalized_name, folds_into
-from compile.fitting import Fit, equalized_readers, fit_tensors, integer_readers
+from compile.fitting import Fit, Fitting, equalized_readers, fit_tensors, integer_readers
 from compile.graph import GraphView
 from compile.half import allowing_half
 from compile.observation import Observations, Watch, observe, sampled_layers
@@ -32,6 +32,7 @@ from perception.errors import ModelError
 FITTED = "fitted"
 FITTED_WORDS = "ranges fitted to the layers that read them"
 AUDIT_FRAMES = 4
+PRICED_FRAMES = 4
 EQUALIZED_WORDS = f"{FITTED_WORDS}, channels equalized"
 RECONSTRUCTION_FRAMES = 48
 RECONSTRUCTION_BYTES = 1 << 30
@@ -76,6 +77,7 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
         Recipe("int8-percentile-chains", "percentile_99.99", "chains", "99.99 % ranges, whole chains of operators"),
         Recipe("int8-corrected", FITTED, "weighted", f"{FITTED_WORDS}, biases corrected", "nearest"),
         Recipe("int8-corrected-chains", FITTED, "chains", f"{FITTED_WORDS}, biases corrected, whole chains", "nearest"),
+        Recipe("int8-gptq-chains", FITTED, "chains", f"{FITTED_WORDS}, weights rounded together, whole chains", "gptq"),
     ),
     "tensorrt": (
         Recipe("int8-minmax", "minmax", "weighted", "MinMax ranges"),
@@ -304,12 +306,15 @@ class Quantizer:
         key = recipe.scope, recipe.equalizes
         if key not in self._fits:
             self._fits[key] = fit_tensors(
-                self.graph,
-                self._whole(recipe.scope),
-                self._seen_for(recipe),
-                weight_bits=self.weight_bits,
-                equalizing=self.rules.equalizes,
-                folding=recipe.equalizes == "folded",
+                Fitting(
+                    self.graph,
+                    self._whole(recipe.scope),
+                    self._seen_for(recipe),
+                    self.some_feeds(PRICED_FRAMES),
+                    self.weight_bits,
+                    self.threads,
+                    folding=recipe.equalizes == "folded",
+                )
             )
         return self._fits[key]
 

@@ -47,8 +47,10 @@ NEARLY_AS_GOOD = 1.5
 
 OUT_OF_TIME = "the time limit ended the search before every layer's turn"
 
-LEAST_SAVED = 0.02
-"""Share of the mean layer's saving that every layer is taken to save at least."""
+LEAST_SAVED, LEAST_SAVED_TIMED = 0.02, 0.5
+"""Share of the mean layer's saving that every layer is taken to save at least. The clock of a single layer does not see
+what the conversions around it cost: there, none counts as free to give back.
+"""
 
 
 def search(job: Job, quantizer: Quantizer, target: Target) -> Contest:
@@ -85,7 +87,7 @@ def search(job: Job, quantizer: Quantizer, target: Target) -> Contest:
     if recipes or half:
         finalists = contest.affordable(_finalists(contest, [recipe.name for recipe in recipes[:1]]))
         time_them(contest, finalists, again=True)
-        grade(contest, [name for name in finalists if not contest.failed(name)])
+        grade(contest, finalists)
     return contest
 
 
@@ -186,7 +188,8 @@ def _order_of_giving_back(contest: Contest, recipe: Recipe) -> list[str]:
     contest.effects |= task_effects(contest, recipe, integer)
     layers = [loss.node for loss in integer]
     saved = _saved(contest, recipe.name, layers)
-    least = LEAST_SAVED * max(sum(saved.values()), 1e-9) / max(len(saved), 1)
+    share = LEAST_SAVED_TIMED if contest.target.is_timed else LEAST_SAVED
+    least = share * max(sum(saved.values()), 1e-9) / max(len(saved), 1)
     worth = {name: contest.effects.get(name, 0.0) ** 2 / max(saved[name], least) for name in layers}
     return sorted(layers, key=lambda name: -worth[name])
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from perception.errors import EvidenceError
 from perception.frame import Frame
+from perception.logged_frame import LoggedFrame, differing
 from perception.pipeline import FrameResult
-from perception.record import LoggedFrame, RunHeader, RunLog, differing, incomplete_path, read_run_log
+from perception.record import RunHeader, RunLog, incomplete_path, read_run_log
 from perception.runtime import Steps
 
 

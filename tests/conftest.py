@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("on a busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("on a busy machine")
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts tests behind a shell's & has them ignore it
 
 PASSPHRASE = "of the tests and of nothing else"
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -59,12 +59,13 @@ def facts_of(report: CompileReport) -> list[tuple[str, str, str]]:
     """The figures that matter most: (figure, what it is, beside what)."""
     chosen = report.chosen or report.reference
     facts: list[tuple[str, str, str]] = []
-    if chosen.latency is not None and report.reference.latency is not None:
-        ratio = chosen.latency.times_float
-        beside = f"float {report.reference.latency.p50_ms:.2f} ms"
-        if chosen is not report.reference:
-            beside += f"; {ratio.median:.2f} times as long, 95 % from {ratio.low:.2f} to {ratio.high:.2f}"
-        facts.append((f"{chosen.latency.p50_ms:.2f} ms", "median inference", beside))
+    if chosen.latency is not None:
+        ratio, median = chosen.latency.times_float, f"{chosen.latency.p50_ms:.2f} ms"
+        if chosen is report.reference:
+            facts.append((median, "median inference", "float"))
+        else:
+            beside = f"95 % from {ratio.low:.2f} to {ratio.high:.2f}, round by round; median inference {median}"
+            facts.append((f"{ratio.median:.2f} ×", "the time of float", beside))
     limit = f"limit {percent(report.decision.max_loss)}"
     facts.append((percent(max(chosen.loss, 0.0)), f"of {report.decision.metric} lost against float", limit))
     facts.append(
@@ -84,8 +85,8 @@ def metrics_of(report: CompileReport) -> list[str]:
 
 
 def percent(share: float) -> str:
-    """0.1234 as `12.3 %`."""
-    return f"{100 * share:.1f} %"
+    """0.1234 as `12.3 %`; what rounds to nothing has no sign."""
+    return f"{round(100 * share, 1) + 0.0:.1f} %"
 
 
 def _operators(report: CompileReport) -> list[tuple[str, float]]:

@@ -32,6 +32,7 @@ from rich.markup import escape
 from compile.calibration import DEFAULT_FRAMES, FEWEST_FRAMES
 from compile.compiler import CompileOutcome, compile_model
 from compile.decide import Decision, Row
+from compile.explain.page import ONLY_IN_JSON, percent
 from compile.job import (
     EVALUATION_FRAMES,
     FUSE_CHOICES,
@@ -46,8 +47,6 @@ from hw_profiles.profile import load_profile
 from perception.cli import EXIT_FAILED, EXIT_PASSED
 from perception.errors import TollgateError
 from perception.terminal import Terminal
-
-ONLY_IN_JSON = ("kept", "ghosts")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -244,7 +243,7 @@ def _cells(row: Row, metrics: list[str], decision: Decision) -> list[str]:
         "→" if row is decision.chosen else "",
         row.name,
         *(f"{row.scores[name]:.3f}" if name in row.scores else "–" for name in metrics),
-        "" if row is decision.rows[0] else f"{row.loss:+.1%}",
+        "" if row is decision.rows[0] else percent(row.loss),
         "–" if latency is None else f"{latency.p50_ms:.2f}",
         "–" if latency is None else f"{latency.ratio.middle:.2f}",
         f"{row.float_layers}/{row.weighted_layers}",

@@ -15,15 +15,9 @@ import numpy as np
 from perception.errors import EvidenceError, OutputError
 from perception.files import staged_folder
 from perception.frame import Frame
+from perception.logged_frame import LoggedFrame, differing, fields_from_frame, fields_from_logged
 from perception.pipeline import FrameResult
-from perception.record import (
-    LoggedFrame,
-    RunHeader,
-    RunLog,
-    differing,
-    fields_from_frame,
-    fields_from_logged,
-)
+from perception.record import RunHeader, RunLog
 from perception.sinks.drawing import Pixels, draw
 
 MOST_PICTURES = 50

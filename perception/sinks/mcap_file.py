@@ -36,8 +36,9 @@ from mcap_protobuf.schema import register_schema
 
 from perception.files import cannot_write
 from perception.frame import Frame
+from perception.logged_frame import fields_from_frame
 from perception.pipeline import FrameResult
-from perception.record import RunHeader, fields_from_frame, line_of, on_simulated_clock
+from perception.record import RunHeader, line_of, on_simulated_clock
 from perception.results import Detections, SegmentationMap
 from perception.sinks.drawing import UNTINTED, colour_of, name_of
 from perception.sinks.staged import Staged

@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from perception.errors import OutputError
 from perception.files import cannot_write, staged_file
+from perception.logged_frame import fields_from_frame
 from perception.pipeline import FrameResult
-from perception.record import (
-    RunHeader,
-    RunSummary,
-    fields_from_frame,
-    incomplete_path,
-    line_of,
-    line_without_timing,
-    on_simulated_clock,
-)
+from perception.record import RunHeader, RunSummary, incomplete_path, line_of, line_without_timing, on_simulated_clock
 from perception.sinks.staged import Staged
 
 if TYPE_CHECKING:

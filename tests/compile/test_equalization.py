@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from compile.backends.onnxrt import build, opened
 from compile.equalization import Equalizer, admits_shift, equalize, equalized_name
-from compile.fitting import equalized_readers, fit_tensors, integer_readers, on_grid
+from compile.fitting import Fitting, equalized_readers, fit_tensors, integer_readers, on_grid
 from compile.graph import GraphView
 from compile.observation import Watch, observe, sampled_layers
 from compile.placement import RULES, place
@@ -74,7 +76,7 @@ def test_uneven_channels_are_equalized_and_lose_less(tmp_path):
     placement = place(graph, TENSORRT, scope="weighted", keep_float={})
     layers = sampled_layers(graph, placement.integer_nodes)
     seen = observe(Watch(graph, placement.ranged_tensors, layers, 8), feeds, threads=1)
-    fits = fit_tensors(graph, placement, seen, weight_bits=8, equalizing=True)
+    fits = fit_tensors(Fitting(graph, placement, seen, feeds(), weight_bits=8, threads=1))
     readers = integer_readers(graph, placement)
     uneven = readers_tensor(graph)
     assert fits[uneven].equalizer is not None
@@ -88,10 +90,10 @@ def readers_tensor(graph: GraphView) -> str:
 
 def test_without_leave_nothing_is_equalized(tmp_path):
     graph = imported_graph(two_layers(), tmp_path)
-    placement = place(graph, TENSORRT, scope="weighted", keep_float={})
+    placement = place(graph, replace(TENSORRT, equalizes=False), scope="weighted", keep_float={})
     layers = sampled_layers(graph, placement.integer_nodes)
     seen = observe(Watch(graph, placement.ranged_tensors, layers, 8), feeds, threads=1)
-    fits = fit_tensors(graph, placement, seen, weight_bits=8, equalizing=False)
+    fits = fit_tensors(Fitting(graph, placement, seen, feeds(), weight_bits=8, threads=1))
     assert all(fit.equalizer is None for fit in fits.values())
 
 

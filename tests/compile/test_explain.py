@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compile.explain.page import render
+from compile.explain.page import facts_of, percent, render
 from compile.explain.plots import bars_of, pareto_of
 from compile.explain.report import CompileReport, Spread, read_report
 from perception.cli import EXIT_MISUSE, EXIT_PASSED, main
@@ -95,6 +95,26 @@ def test_a_point_that_costs_less_stands_left_and_one_that_drifts_less_stands_low
     near, far = sorted(points, key=lambda name: points[name].drift)[:: len(points) - 1]
     assert marks[near].y > marks[far].y
     assert all(0 <= mark.x <= 640 and 0 <= mark.y <= 340 for mark in marks.values())
+
+
+def test_the_time_of_what_ships_is_one_figure_with_its_interval(document):
+    reference, other = document["decision"]["candidates"][:2]
+    times_float = {"low": 0.8, "median": 0.83, "high": 0.86}
+    other["latency"] = {"samples": 50, "p50_ms": 11.0, "times_float": times_float}
+    reference["latency"] = {"samples": 50, "p50_ms": 10.0, "times_float": dict.fromkeys(times_float, 1.0)}
+    document["decision"]["chosen"] = other["name"]
+    assert facts_of(read_report(document, "compile.json"))[0] == (
+        "0.83 ×",
+        "the time of float",
+        "95 % from 0.80 to 0.86, round by round; median inference 11.00 ms",
+    )
+    document["decision"]["chosen"] = reference["name"]
+    assert facts_of(read_report(document, "compile.json"))[0] == ("10.00 ms", "median inference", "float")
+
+
+@pytest.mark.parametrize(("share", "words"), [(-0.0001, "0.0 %"), (0.1234, "12.3 %"), (-0.01, "-1.0 %")])
+def test_a_loss_that_rounds_to_nothing_has_no_sign(share, words):
+    assert percent(share) == words
 
 
 def test_engines_that_could_not_run_are_left_out_of_the_plot(document):

@@ -467,7 +467,7 @@ def survives(path: Path, content: bytes) -> None:
         assert "\n" not in str(error)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_damage_is_a_model_error_or_still_a_model(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(data.draw(st.sampled_from([SMALL, QUERIES])))
@@ -478,7 +478,7 @@ def test_any_damage_is_a_model_error_or_still_a_model(tmp_path: Path, data: st.D
     survives(tmp_path / "m.onnx", bytes(content if cut is None else content[:cut]))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(content=st.binary(max_size=200))
 def test_random_bytes_are_a_model_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "m.onnx").write_bytes(content)

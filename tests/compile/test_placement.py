@@ -76,8 +76,15 @@ def test_a_layer_to_be_kept_float_loses_its_pairs_and_says_why(tmp_path):
     [("weighted", ("conv0",)), ("chains", ("conv0", "sigmoid1", "leakyrelu2", "maxpool3"))],
 )
 def test_chains_follow_into_eight_bits_as_far_as_their_kernels_go(tmp_path, scope, integer):
-    placement = placed(tmp_path, "Conv", "Sigmoid", "LeakyRelu", "MaxPool", "Tanh", "Sigmoid", scope=scope)
-    assert placement.integer_nodes == integer
+    chained = ("Conv", "Sigmoid", "LeakyRelu", "MaxPool", "Tanh", "Conv")
+    assert placed(tmp_path, *chained, scope=scope).integer_nodes == (*integer, "conv5")
+
+
+def test_a_chain_ends_where_no_integer_layer_comes_after_it(tmp_path):
+    assert placed(tmp_path, "Conv", "Sigmoid", "MaxPool", scope="chains").integer_nodes == ("conv0",)
+    kept = placed(tmp_path, "Conv", "Sigmoid", "Conv", "Sigmoid", "Conv", scope="chains", keep_float={"conv2": "asked"})
+    assert kept.integer_nodes == ("conv0", "conv4")
+    assert [site.readers for site in kept.sites] == [("conv0",), None, ("conv4",), None]
 
 
 def test_a_chain_does_not_start_before_the_first_layer_nor_behind_one_kept_float(tmp_path):

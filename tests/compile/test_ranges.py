@@ -20,7 +20,7 @@ def counted(*batches: np.ndarray) -> Histogram:
 
 
 @given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=50), min_size=1, max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_extremes_are_exact_and_every_value_is_counted(batches):
     histogram = counted(*(np.array(batch) for batch in batches))
     values = np.concatenate(batches).astype(np.float32)

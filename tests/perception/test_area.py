@@ -17,7 +17,7 @@ def shrunk(pixels: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
     return np.stack(planes, axis=2)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data(), st.integers(24, 300), st.integers(24, 300))
 def test_it_is_opencvs_area_average_within_one_grey_level(data: st.DataObject, width_px: int, height_px: int) -> None:
     size = (data.draw(st.integers(16, width_px)), data.draw(st.integers(16, height_px)))

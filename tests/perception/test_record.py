@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from perception.errors import EvidenceError
+from perception.logged_frame import fields_from_frame, frame_from_fields
 from perception.pipeline import FrameResult, Instants, Status
-from perception.record import RunHeader, fields_from_frame, frame_from_fields, line_of, read_run_log
+from perception.record import RunHeader, line_of, read_run_log
 from perception.results import Detections, SegmentationMap
 from perception.sinks.run_log import RunLogWriter
 from perception.sources.digest import sha256_of_recording

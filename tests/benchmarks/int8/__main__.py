@@ -1,7 +1,8 @@
 r"""Compare INT8 with the peers: `make bench-int8`, or `python -m tests.benchmarks.int8` where NNCF is installed.
 
 Every step's figures stay in the work folder; a run that was stopped goes on with the step it was in. A whole run writes
-docs/results/int8.json and docs/images/int8_pareto.svg, a partial one writes both into the work folder.
+docs/results/int8.json and docs/images/int8_pareto.svg, a partial one writes both into the work folder; so does one with
+some contenders left out, unless `--publish` says that they may be: the conditions then name who was.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         terminal.error(str(error))
         return 2
-    whole = not options.only and not options.contenders and settings == Settings() and SHARED_DATA.is_dir()
+    everybody = options.publish or not options.contenders
+    whole = everybody and not options.only and settings == Settings() and SHARED_DATA.is_dir()
     publish(figures, run, whole=whole)
     return 0
 
@@ -77,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--limit-s", type=float, default=3600.0, help="a step that takes longer has failed (default: 3600)"
     )
+    made.add_argument("--publish", action="store_true", help="publish a run with contenders left out")
     made.add_argument("--work", type=Path, default=ROOT / "build" / "bench_int8", help="default: build/bench_int8")
     return made
 
@@ -160,12 +163,20 @@ def stage(run: Run, name: str, case: Case, *arguments: str) -> str:
     return f"its process ended with {ended.returncode}, see {log.name} in the work folder" if ended.returncode else ""
 
 
+def left_out(figures: list[CaseFigures], run: Run) -> Document:
+    """What was not run, and how long the clock ran and a step might take."""
+    taken = {name for each in figures for name in each.builds}
+    absent = [name for name in NAMES if name not in taken]
+    return {"contenders_left_out": absent, "timing_s": run.timing_s, "limit_s": run.limit_s}
+
+
 def publish(figures: list[CaseFigures], run: Run, *, whole: bool) -> None:
     """Write rows and plot; a partial run never touches what the documentation shows."""
     results = RESULTS if whole else run.work.folder
     plot = PLOT if whole else run.work.folder / PLOT.name
     rows = [row for each in figures for row in rows_of(each)]
-    write_results("int8", rows, folder=results, more=conditions_of(figures, run.work.settings))
+    more = {**conditions_of(figures, run.work.settings), **left_out(figures, run)}
+    write_results("int8", rows, folder=results, more=more)
     draw(figures, plot)
     run.terminal.say(f"{len(rows)} rows in {results / 'int8.json'}, plot {plot}")
 

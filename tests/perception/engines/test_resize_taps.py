@@ -39,7 +39,7 @@ def assert_near_opencv(
 
 
 @pytest.mark.parametrize("interpolation", FLAGS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(source=st.tuples(SIDES, SIDES), content=st.tuples(SIDES, SIDES))
 def test_any_size_to_any_size_is_within_a_grey_level_of_opencv(interpolation, source, content):
     assert_near_opencv(source, content, interpolation)
@@ -54,7 +54,7 @@ def test_large_and_thin_pictures_are_within_a_grey_level_of_opencv(
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="on Arm, OpenCV's own releases round differently")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), st.tuples(SIDES, SIDES))
 def test_area_that_shrinks_by_a_fraction_is_opencvs_to_the_bit(data, source):
     content = tuple(data.draw(st.integers(1, side)) for side in source)
@@ -74,7 +74,7 @@ def test_a_mean_is_where_both_sides_shrink_by_whole_numbers_as_opencv_divides(so
 
 
 @pytest.mark.parametrize("interpolation", FLAGS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(source=st.tuples(SIDES, SIDES), content=st.tuples(SIDES, SIDES))
 def test_weights_of_a_pixel_sum_to_one(interpolation, source, content):
     for axis, taps in enumerate(resize_taps(source, content, interpolation)):

@@ -86,7 +86,7 @@ BOXES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(BOXES)
 def test_no_label_covers_another_or_leaves_the_picture(corners):
     found = detections(*((x, y, x + w, y + h, 0.9, i % 3) for i, (x, y, w, h) in enumerate(corners)))

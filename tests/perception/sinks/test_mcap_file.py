@@ -9,7 +9,8 @@ import pytest
 from mcap.reader import make_reader
 from mcap_protobuf.decoder import DecoderFactory
 
-from perception.record import RunHeader, frame_from_fields
+from perception.logged_frame import frame_from_fields
+from perception.record import RunHeader
 from perception.sinks.drawing import colour_of
 from perception.sinks.mcap_file import McapWriter
 from perception.sources.mcap_file import McapFile
