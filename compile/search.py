@@ -47,10 +47,8 @@ NEARLY_AS_GOOD = 1.5
 
 OUT_OF_TIME = "the time limit ended the search before every layer's turn"
 
-LEAST_SAVED, LEAST_SAVED_TIMED = 0.02, 0.5
-"""Share of the mean layer's saving that every layer is taken to save at least. The clock of a single layer does not see
-what the conversions around it cost: there, none counts as free to give back.
-"""
+LEAST_SAVED = 0.02
+"""Share of the mean layer's saving that every layer is taken to save at least."""
 
 
 def search(job: Job, quantizer: Quantizer, target: Target) -> Contest:
@@ -188,8 +186,7 @@ def _order_of_giving_back(contest: Contest, recipe: Recipe) -> list[str]:
     contest.effects |= task_effects(contest, recipe, integer)
     layers = [loss.node for loss in integer]
     saved = _saved(contest, recipe.name, layers)
-    share = LEAST_SAVED_TIMED if contest.target.is_timed else LEAST_SAVED
-    least = share * max(sum(saved.values()), 1e-9) / max(len(saved), 1)
+    least = LEAST_SAVED * max(sum(saved.values()), 1e-9) / max(len(saved), 1)
     worth = {name: contest.effects.get(name, 0.0) ** 2 / max(saved[name], least) for name in layers}
     return sorted(layers, key=lambda name: -worth[name])
 
