@@ -13,6 +13,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 _ALIGNED_BYTES = 64
+_AREA = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # rounds as OpenCV does, at no cost
 
 
 class AreaShrinker:
@@ -38,7 +39,7 @@ class AreaShrinker:
         cv2.split(pixels, self._planes)
         for frame, plane in zip(self._frames, planes, strict=True):
             small = self._reformatter.reformat(
-                frame, width_px, height_px, "gray", interpolation=Interpolation.AREA, threads=1
+                frame, width_px, height_px, "gray", interpolation=_AREA, threads=1
             ).planes[0]
             rows = np.frombuffer(memoryview(small), np.uint8).reshape(height_px, small.line_size)
             np.copyto(plane, rows[:, :width_px])
