@@ -11,9 +11,12 @@ hold at once (Bonferroni, Dunn 1961). Spoilt frames are drawn together with thei
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
+from queue import SimpleQueue
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +24,14 @@ from pydantic import JsonValue
 
 from compile.accuracy import LOWEST_SCORE, DetectionMatches, MaskMatches
 from perception.frame import Frame
-from perception.pipeline import open_pipeline
+from perception.package import EnginePackage
+from perception.pipeline import Pipeline, open_pipeline, threads_of
 from perception.results import Result
 from safety_gates.corruptions import CORRUPTIONS, SEVERITIES, corrupted
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.accuracy import matched
 from safety_gates.gates.gate import Quantity, Unmeasured
-from safety_gates.looks import Observation, ahead
+from safety_gates.looks import Observation
 from safety_gates.statistics import (
     LEAST_FRAMES,
     bootstrap_draws,
@@ -91,13 +95,12 @@ def _observe(trial: Trial, truth: Truth) -> Observation:
     labelled = [position for position, each in enumerate(truths) if each is not None]
     chosen = _spread(labelled, int(trial.setting("robustness", "pictures")))
     results: list[list[Result]] = [[log.results[i] for i in chosen], *([] for _ in CELLS)]
-    with (
-        open_pipeline(package, score_threshold=LOWEST_SCORE) as pipeline,
-        closing(ahead(_spoilt(_chosen_frames(trial, chosen)), len(CELLS))) as frames,
-    ):
-        for cell, frame in frames:
-            if (result := pipeline.step(frame).result) is not None:
-                results[cell].append(result)
+    with ExitStack() as opened, trial.reader.frames(f"{len(chosen)} frames spoilt in {len(CELLS)} ways") as frames:
+        spoilt_results = opened.enter_context(_lanes(package))
+        for frame, position in _chosen(frames, chosen):
+            for cell, result in enumerate(spoilt_results(frame, position), start=1):
+                if result is not None:
+                    results[cell].append(result)
     kept_truths = [truths[i] for i in chosen]
     matches = [matched(each, kept_truths, truth.class_map, package.spec) for each in results]
     draws = bootstrap_draws(len(chosen), simultaneous_confidence(len(CORRUPTIONS)))
@@ -117,22 +120,38 @@ def _spread(positions: Sequence[int], most: int) -> list[int]:
     return [positions[round(place)] for place in places.tolist()]
 
 
-def _chosen_frames(trial: Trial, chosen: Sequence[int]) -> Iterator[tuple[Frame, int]]:
+def _chosen(frames: Iterable[Frame], chosen: Sequence[int]) -> Iterator[tuple[Frame, int]]:
     """The chosen frames with their positions; reading stops behind the last."""
     wanted = set(chosen)
-    with trial.reader.frames(f"{len(chosen)} frames spoilt in {len(CELLS)} ways") as frames:
-        for position, frame in enumerate(frames):
-            if position in wanted:
-                yield frame, position
-            if position == chosen[-1]:
-                return
+    for position, frame in enumerate(frames):
+        if position in wanted:
+            yield frame, position
+        if position == chosen[-1]:
+            return
 
 
-def _spoilt(frames: Iterator[tuple[Frame, int]]) -> Iterator[tuple[int, Frame]]:
-    """Each frame in every way, and the number of the cell it belongs to."""
-    for frame, number in frames:
-        for cell, (kind, severity) in enumerate(CELLS, start=1):
-            yield cell, replace(frame, pixels=corrupted(frame.pixels, kind, severity, number=number))
+@contextmanager
+def _lanes(package: EnginePackage) -> Iterator[Callable[[Frame, int], Iterator[Result | None]]]:
+    """What a package says of a frame spoilt in each of `CELLS`, in their order; the picture's number decides the grain.
+
+    On a CPU one thread for each of several engines gets more done than several threads for one, since pictures are
+    spoilt in between. Answers do not hang on the number of threads; times, which do, are measured elsewhere.
+    """
+    count = 1 if package.manifest.engine.kind == "tensorrt" else threads_of(package.profile)
+    idle: SimpleQueue[Pipeline] = SimpleQueue()
+    with ExitStack() as opened:
+        for _ in range(count):
+            idle.put(opened.enter_context(open_pipeline(package, score_threshold=LOWEST_SCORE, threads=1)))
+        pool = opened.enter_context(ThreadPoolExecutor(count))
+
+        def spoilt_result(frame: Frame, number: int, cell: tuple[str, int]) -> Result | None:
+            pixels, pipeline = corrupted(frame.pixels, *cell, number=number), idle.get()
+            try:
+                return pipeline.step(replace(frame, pixels=pixels)).result
+            finally:
+                idle.put(pipeline)
+
+        yield lambda frame, number: pool.map(partial(spoilt_result, frame, number), CELLS)
 
 
 def _figures(matches: Matches, draws: NDArray[np.int64]) -> NDArray[np.float64]:
