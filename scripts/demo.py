@@ -50,7 +50,7 @@ def main() -> int:
     truth = f"--recording {DRIVE} --labels {DRIVE} --class-map {CLASSES}"
     run(
         f"compile {MODEL} --profile {PROFILE} --calibration {CALIBRATION} {truth} "
-        f"--frames 24 --graded-frames 32 --timing-s 1 --time-limit 6 --output {PACKAGE} --reference-output {REFERENCE}"
+        f"--frames 24 --graded-frames 32 --timing-s 1 --time-limit 3 --output {PACKAGE} --reference-output {REFERENCE}"
     )
     shown = "--camera front --frames 60 --clock measured"
     run(f"replay {PACKAGE} {DRIVE} {shown} --log {OUT}/replay.jsonl --overlay {OUT}/overlay")
