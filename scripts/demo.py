@@ -65,7 +65,8 @@ def main() -> int:
         run(f"release keys create --output {OUT}/keys --repository {REPOSITORY}")
         run(f"release sign {PACKAGE} --judgement {OUT}/judgement.json --key {OUT}/keys/signer.pem --output {RELEASE}")
         run(f"release verify {RELEASE} --key {OUT}/keys/signer.pub")
-        run(f"release publish {RELEASE} --repository {REPOSITORY} --keys {OUT}/keys --frames-of {DRIVE} --offer")
+        frames = f"--frames-of {DRIVE} --reference-frames 200"
+        run(f"release publish {RELEASE} --repository {REPOSITORY} --keys {OUT}/keys {frames} --offer")
         vehicle = f"--root {REPOSITORY}/metadata/1.root.json --profile {PROFILE} --vehicle-id DEMO --once"
         run(f"agent {OUT}/vehicle --repository {REPOSITORY} {vehicle}", must_pass=False)  # a busy machine is too slow
     summary(released=verdict == EXIT_PASSED)
