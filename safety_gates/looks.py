@@ -6,13 +6,11 @@ threads of the others, which still spin for a moment after their last frame.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeAlias
 
 from pydantic import JsonValue
 
@@ -28,7 +26,6 @@ from safety_gates.result_log import FrameKey, ResultLog
 
 STRETCH_BYTES, LONGEST_STRETCH = 64 << 20, 255
 See: TypeAlias = Callable[[Sequence[Frame]], None]
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,18 +93,8 @@ def logged(rows: Sequence[tuple[FrameKey, Result | None]], package: EnginePackag
     return Observation(len(known), {"task": package.spec.task}, log.to_arrays(package.spec.task))
 
 
-def stretches(frames: Iterator[Frame]) -> Iterator[list[Frame]]:
+def stretches(frames: Iterator[Frame]) -> Generator[list[Frame]]:
     """The frames a few at a time; an odd number, so that what alternates from frame to frame shows when repeated."""
     for first in frames:
         most = min(LONGEST_STRETCH, STRETCH_BYTES // first.pixels.nbytes) | 1
         yield [first, *islice(frames, most - 1)]
-
-
-def ahead(items: Iterator[Item], most: int) -> Generator[Item]:
-    """The same items, the next `most` of them made by a thread of its own while whoever asks works on one."""
-    end = object()
-    with ThreadPoolExecutor(1) as worker:
-        waiting = deque(worker.submit(next, items, end) for _ in range(most))
-        while (item := waiting.popleft().result()) is not end:
-            waiting.append(worker.submit(next, items, end))
-            yield item  # type: ignore[misc]  # what is not the end is an item

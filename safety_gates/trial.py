@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import cached_property
 from typing import Literal
@@ -18,6 +18,7 @@ from perception.errors import LabelError, SourceError
 from perception.package import EnginePackage
 from perception.pipeline import open_pipeline
 from perception.results import Result
+from perception.sources.prefetch import Ahead
 from perception.sources.table import open_source
 from perception.terminal import Terminal
 from safety_gates.case import Case, path_of, require_one_model, truth_of
@@ -26,7 +27,7 @@ from safety_gates.conditions import Conditions, DataSet, Subject, code_version
 from safety_gates.evidence import Evidence, KeptEvidence, Shelf
 from safety_gates.gates.gate import Unmeasured
 from safety_gates.gates.table import settings_of
-from safety_gates.looks import Look, Observation, ResultsLook, ahead, logged, stretches
+from safety_gates.looks import Look, Observation, ResultsLook, logged, stretches
 from safety_gates.machine_facts import machine_facts, machine_state
 from safety_gates.policy import Limit, Policy
 from safety_gates.readable import require_pictures
@@ -152,7 +153,9 @@ class Trial:
         with ExitStack() as stack:
             sees = [stack.enter_context(look.opened()) for look in lacking]
             frames = stack.enter_context(self.reader.frames(what))
-            for stretch in stack.enter_context(closing(ahead(stretches(frames), 1))):
+            ahead = Ahead(stretches(frames), 1, name="decode for the gates")
+            stack.callback(ahead.stop)
+            for stretch in ahead:
                 for see in sees:
                     see(stretch)
         for look in lacking:

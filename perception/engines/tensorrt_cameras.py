@@ -47,7 +47,18 @@ class Fork:
             self._first.wait_for_event(ended)
 
 
-class ForkedCameras:
+class _OneLaunch:
+    """Several cameras' work behind one launch."""
+
+    _launch: Launch
+
+    @property
+    def why_no_graph(self) -> str:
+        """Empty where all cameras are one CUDA graph; else why they are not."""
+        return self._launch.why_not
+
+
+class ForkedCameras(_OneLaunch):
     """One frame of each of several paths as one launch: every path keeps its context, its stream and its buffers."""
 
     def __init__(self, paths: Sequence[FramePath], frames: Sequence[Pixels], engine: TensorRtEngine) -> None:
@@ -67,11 +78,6 @@ class ForkedCameras:
             branches = [_branch(path, pixels) for path, pixels in zip(paths, frames, strict=True)]
             self._launch = Launch(paths[0].stream, lambda: fork.run(branches))
         engine.closes_first(self)
-
-    @property
-    def why_no_graph(self) -> str:
-        """Empty where all cameras are one CUDA graph; else why they are not."""
-        return self._launch.why_not
 
     def detect(self) -> list[Detections]:
         """Run what lies in the buffers, and wait.
@@ -94,7 +100,7 @@ def _branch(path: FramePath, pixels: Pixels) -> Callable[[], None]:
     return lambda: path.enqueue(pixels)
 
 
-class BatchedCameras:
+class BatchedCameras(_OneLaunch):
     """One frame of each of several cameras through an engine whose batch they fill, as one launch.
 
     Pictures are copied and prepared on a stream each, the network runs once over all of them.
@@ -147,11 +153,6 @@ class BatchedCameras:
             self._launch = Launch(self._lane.stream, self._enqueuing(tensor))
             undo.pop_all()
         engine.closes_first(self)
-
-    @property
-    def why_no_graph(self) -> str:
-        """Empty where all cameras are one CUDA graph; else why they are not."""
-        return self._launch.why_not
 
     def detect(self) -> list[Detections]:
         """Run what lies in the buffers, and wait.

@@ -6,11 +6,13 @@ import threading
 from collections import deque
 from collections.abc import Generator
 from contextlib import closing
+from typing import Generic, TypeVar
 
 from perception.frame import Frame
 from perception.sources.source import Camera, Recording, in_capture_order
 
 FRAMES_AHEAD = 4
+Item = TypeVar("Item")
 
 
 class Prefetched:
@@ -31,7 +33,7 @@ class Prefetched:
         self.cameras: tuple[Camera, ...] = recording.cameras
         self._recording = recording
         self._frames_ahead = frames_ahead
-        self._running: set[Ahead] = set()
+        self._running: set[Ahead[Frame]] = set()
 
     def frames(self) -> Generator[Frame]:
         """See `FrameSource.frames`. A failure arrives after the frames that were decoded before it."""
@@ -59,21 +61,21 @@ class Prefetched:
         self._recording.close()
 
 
-class Ahead:
-    """One thread that decodes, one reader, and a few frames between them."""
+class Ahead(Generic[Item]):
+    """One thread that makes items, one reader, and a few items between them."""
 
-    def __init__(self, frames: Generator[Frame], most: int, *, name: str) -> None:
-        self._waiting: deque[Frame] = deque()
+    def __init__(self, items: Generator[Item], most: int, *, name: str) -> None:
+        self._waiting: deque[Item] = deque()
         self._changed = threading.Condition()
         self._ended = self._stopped = False
         self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._decode, args=(frames, most), name=name, daemon=True)
+        self._thread = threading.Thread(target=self._make, args=(items, most), name=name, daemon=True)
         self._thread.start()
 
-    def __iter__(self) -> Ahead:
+    def __iter__(self) -> Ahead[Item]:
         return self
 
-    def __next__(self) -> Frame:
+    def __next__(self) -> Item:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._ended or self._stopped)
             if self._stopped:
@@ -86,18 +88,18 @@ class Ahead:
             raise StopIteration
 
     def stop(self) -> None:
-        """End the thread, which at most finishes the frame in hand; a second call does nothing."""
+        """End the thread, which at most finishes the item in hand; a second call does nothing."""
         with self._changed:
             self._stopped = True
             self._waiting.clear()
             self._changed.notify_all()
         self._thread.join()
 
-    def _decode(self, frames: Generator[Frame], most: int) -> None:
+    def _make(self, items: Generator[Item], most: int) -> None:
         try:
-            with closing(frames):
-                for frame in frames:
-                    if not self._handed_over(frame, most):
+            with closing(items):
+                for item in items:
+                    if not self._handed_over(item, most):
                         break
         except BaseException as failure:  # noqa: BLE001  (carried to the thread that reads)
             self._failure = failure
@@ -105,12 +107,12 @@ class Ahead:
             self._ended = True
             self._changed.notify_all()
 
-    def _handed_over(self, frame: Frame, most: int) -> bool:
-        """Wait for room and put the frame there; False when nobody wants it any more."""
+    def _handed_over(self, item: Item, most: int) -> bool:
+        """Wait for room and put the item there; False when nobody wants it any more."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._waiting) < most or self._stopped)
             if self._stopped:
                 return False
-            self._waiting.append(frame)
+            self._waiting.append(item)
             self._changed.notify()
             return True

@@ -27,6 +27,13 @@ def test_it_is_opencvs_area_average_within_one_grey_level(data: st.DataObject, w
     assert np.abs(shrunk(pixels, *size).astype(int) - expected).max() <= 1
 
 
+def test_it_rounds_as_opencv_does() -> None:
+    pixels = cv2.GaussianBlur(np.random.default_rng(3).integers(0, 256, (375, 1242, 3), np.uint8), (0, 0), 2)
+    for size in ((352, 352), (416, 126)):
+        differs = shrunk(pixels, *size) != cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        assert differs.mean() < 0.02, size
+
+
 @pytest.mark.parametrize("value", [0, 1, 127, 254, 255])
 def test_an_even_picture_keeps_its_value(value: int) -> None:
     assert (shrunk(np.full((375, 1242, 3), value, np.uint8), 416, 126) == value).all()

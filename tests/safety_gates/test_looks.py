@@ -1,8 +1,6 @@
-"""One pass over the recording serves everything that looks at each of its frames, and work is done ahead in order."""
+"""One pass over the recording serves everything that looks at each of its frames."""
 
 from __future__ import annotations
-
-import threading
 
 import pytest
 
@@ -13,7 +11,7 @@ from safety_gates.evidence import Shelf
 from safety_gates.gates import latency
 from safety_gates.gates.latency import LatencyGate
 from safety_gates.judge import judge
-from safety_gates.looks import LONGEST_STRETCH, ahead, stretches
+from safety_gates.looks import LONGEST_STRETCH, stretches
 from safety_gates.policy import Policy, load_policy
 from safety_gates.trial import Trial
 from tests.safety_gates.builders import QUIET, null_package, package, patient_profile
@@ -73,29 +71,6 @@ def test_frames_come_in_odd_stretches_and_none_is_lost(short_drive):
     assert sum(lengths) == len(frames)
     assert lengths == [LONGEST_STRETCH, len(frames) - LONGEST_STRETCH]
     assert LONGEST_STRETCH % 2 == 1
-
-
-def test_work_done_ahead_keeps_its_order_and_runs_in_a_thread_of_its_own():
-    threads = set()
-
-    def numbers():
-        for number in range(7):
-            threads.add(threading.get_ident())
-            yield number
-
-    assert list(ahead(numbers(), 3)) == list(range(7))
-    assert threading.get_ident() not in threads
-
-
-def test_a_failure_ahead_arrives_after_what_was_made_before_it():
-    def numbers():
-        yield 1
-        raise OSError("no more")
-
-    items = ahead(numbers(), 2)
-    assert next(items) == 1
-    with pytest.raises(OSError, match="no more"):
-        next(items)
 
 
 @pytest.mark.parametrize(("service_ms", "played"), [(0.0, 20), (1.0, 60)])
