@@ -116,8 +116,7 @@ def _give_back(contest: Contest, recipes: Sequence[Recipe]) -> None:
     )
     if not tried or contest.passes(tried[0].name) or _is_hopelessly_slow(contest, tried[0].name):
         return
-    if contest.is_out_of_time:
-        contest.notes.append(OUT_OF_TIME)
+    if _is_told_to_stop(contest):
         return
     best = tried[0]
     within = NEARLY_AS_GOOD * contest.trials[best.name].apart
@@ -125,13 +124,19 @@ def _give_back(contest: Contest, recipes: Sequence[Recipe]) -> None:
     order = _order_of_giving_back(contest, best)
     failed = 0
     for count in _rungs(contest, order):
-        if contest.is_out_of_time:
-            contest.notes.append(OUT_OF_TIME)
+        if _is_told_to_stop(contest):
             return
         if _try_kept(contest, team, order[:count]):
             _refine(contest, team, order, between=(failed, count))
             return
         failed = count
+
+
+def _is_told_to_stop(contest: Contest) -> bool:
+    """Whether time is out, which is noted once."""
+    if contest.is_out_of_time and OUT_OF_TIME not in contest.notes:
+        contest.notes.append(OUT_OF_TIME)
+    return contest.is_out_of_time
 
 
 def _refine(contest: Contest, team: Sequence[Recipe], order: Sequence[str], *, between: tuple[int, int]) -> None:

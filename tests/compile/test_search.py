@@ -6,9 +6,11 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from compile import search
 from compile.compiler import CompileOutcome, compile_model
 from tests.compile.builders import write_drive, write_segmenter
 from tests.compile.steady_clock import steady_clock
@@ -88,6 +90,7 @@ def test_other_frames_or_another_model_are_another_search(tmp_path, monday):
 PROGRAM = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from tests.compile.test_search import compiled
 compiled(Path(sys.argv[1]), Path(sys.argv[2]), cache=Path(sys.argv[3]))
 """
@@ -118,6 +121,12 @@ def test_a_time_limit_ends_the_search_with_what_was_found(tmp_path, monday):
     assert list(tried(outcome)) == ["fp32", "int8-minmax"]
     assert any("time limit" in note for note in outcome.search["notes"])
     assert outcome.package is not None
+
+
+def test_that_time_is_out_is_told_once():
+    contest = SimpleNamespace(is_out_of_time=True, notes=[])
+    assert all(search._is_told_to_stop(contest) for _ in range(2))
+    assert contest.notes == [search.OUT_OF_TIME]
 
 
 def test_a_budget_nobody_keeps_ships_nothing_and_says_how_far_the_fastest_is(tmp_path, monday):
