@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pycuda.driver as cuda
 
-from perception.decoders.boxes import Selection
-from perception.engines.cuda_candidates import YoloxCandidates
+from perception.engines.cuda_candidates import YoloxDetections
 from perception.engines.cuda_frame import FrameLayout
 from perception.engines.cuda_graph import Launch
 from perception.engines.engine import TensorInfo
@@ -138,14 +137,15 @@ class BatchedCameras(_OneLaunch):
                 f"{[len(layouts), *spec.picture.shape[1:]]} for {len(layouts)} cameras; build it with that batch"
             )
         self._device = engine.device
-        self._select = Selection(spec.decoding)
         with self._device.current("opening cameras in a batch"), ExitStack() as undo:
             self._lane = engine.open_lane()
             undo.callback(self._lane.close)
             self._inputs = [FrameInput(spec, layout, self._device, buffers=1, memory=memory) for layout in layouts]
-            self._candidates = [
-                YoloxCandidates(spec, self._lane, self._device, score_threshold, number=number)
-                for number in range(len(layouts))
+            self._found = [
+                YoloxDetections(
+                    spec, self._lane, self._device, camera.geometry, score_threshold=score_threshold, number=number
+                )
+                for number, camera in enumerate(self._inputs)
             ]
             self._streams = [self._lane.stream, *(cuda.Stream() for _ in layouts[1:])]
             self._fork = Fork(self._streams[0], self._streams[1:])
@@ -163,11 +163,7 @@ class BatchedCameras(_OneLaunch):
         with self._device.current("running frames of several cameras"):
             self._launch.start()
             self._lane.wait()
-        found = [candidates.read() for candidates in self._candidates]
-        return [
-            self._select.of_sorted(each, camera.geometry) if len(each.scores) else Detections.empty()
-            for each, camera in zip(found, self._inputs, strict=True)
-        ]
+        return [found.read() for found in self._found]
 
     def close(self) -> None:
         """Give everything back. A second call does nothing."""
@@ -175,7 +171,7 @@ class BatchedCameras(_OneLaunch):
             self._launch.close()
             for camera in self._inputs:
                 camera.close()
-            self._candidates = []
+            self._found = []
             self._lane.close()
 
     def _enqueuing(self, tensor: TensorInfo) -> Callable[[], None]:
@@ -188,7 +184,7 @@ class BatchedCameras(_OneLaunch):
             return lambda: camera.enqueue(camera.buffers[0], address, stream)
 
         def find(number: int) -> Callable[[], None]:
-            return lambda: self._candidates[number].enqueue(self._streams[number])
+            return lambda: self._found[number].enqueue(self._streams[number])
 
         numbers = range(len(self._inputs))
         bringing, finding = [bring(number) for number in numbers], [find(number) for number in numbers]

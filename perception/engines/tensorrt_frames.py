@@ -1,4 +1,4 @@
-"""A camera's frame in, tensors or candidates out, as one CUDA graph: copy, prepare, network, decode, copy back."""
+"""A camera's frame in, tensors or detections out, as one CUDA graph: copy, prepare, network, decode, answer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 import pycuda.driver as cuda
 
-from perception.decoders.boxes import Selection
-from perception.engines.cuda_candidates import YoloxCandidates
+from perception.engines.cuda_candidates import YoloxDetections
 from perception.engines.cuda_device import CudaDevice, pinned
 from perception.engines.cuda_frame import FrameKernel, FrameLayout, plan_frame
 from perception.engines.cuda_graph import Launch
@@ -85,7 +84,7 @@ class FramePath:
             buffers: how many frames may be out with their source at once.
             memory: `copied` sends the whole frame to the GPU; `mapped` lets the kernel read what it needs from the
                 host's memory, which on an integrated GPU is its own.
-            score_threshold: decode candidates from this score on, on the GPU, in place of copying the raw outputs
+            score_threshold: find detections from this score on, on the GPU, in place of copying the raw outputs
                 (`detect`); None gives the raw outputs (`infer`).
 
         Raises:
@@ -94,7 +93,6 @@ class FramePath:
         """
         self.memory = memory
         self._engine, self._device = engine, engine.device
-        self._select = Selection(spec.decoding)
         self._running = self._device.current("running a frame")
         with self._device.current("opening a camera's path"), ExitStack() as undo:
             self._lane = engine.open_lane()
@@ -104,14 +102,16 @@ class FramePath:
             if spec.size_input is not None:
                 size = size_tensor(spec.picture, spec.size_input)
                 cuda.memcpy_htod(self._lane.addresses[spec.size_input.tensor], size)
-            self._candidates = (
-                None if score_threshold is None else YoloxCandidates(spec, self._lane, self._device, score_threshold)
-            )
+            self.geometry = self._input.geometry
+            self._found: YoloxDetections | None = None
+            if score_threshold is not None:
+                self._found = YoloxDetections(
+                    spec, self._lane, self._device, self.geometry, score_threshold=score_threshold
+                )
             self._lender = Lender(self._input.buffers)
             self._own: Pixels | None = None
             self._launches = {0: self._captured(0)}
             undo.pop_all()
-        self.geometry = self._input.geometry
         engine.closes_first(self)
 
     @property
@@ -159,7 +159,7 @@ class FramePath:
         """Run one frame that lies in a lent buffer.
 
         Returns:
-            Every output by name; the arrays hold until the next call. Empty where candidates are decoded instead.
+            Every output by name; the arrays hold until the next call. Empty where detections are found instead.
 
         Raises:
             EngineError: the engine failed.
@@ -198,19 +198,18 @@ class FramePath:
 
     def detections(self) -> Detections:
         """What was found in the frame that just finished; see `detect`."""
-        if self._candidates is None:
+        if self._found is None:
             raise RuntimeError("detect: the path was opened without score_threshold; give one, or call infer")
-        found = self._candidates.read()
-        return self._select.of_sorted(found, self.geometry) if len(found.scores) else Detections.empty()
+        return self._found.read()
 
     def enqueue(self, pixels: Pixels) -> None:
         """Put a frame's whole work on `stream`, piece by piece; inside the device's context."""
         self._input.enqueue(pixels, self._tensor, self.stream)
         self._lane.enqueue_network()
-        if self._candidates is None:
+        if self._found is None:
             self._lane.enqueue_answers()
         else:
-            self._candidates.enqueue(self.stream)
+            self._found.enqueue(self.stream)
 
     def gpu_times_ms(self, pixels: Pixels, count: int) -> list[float]:
         """What the GPU takes for a frame, from the first copy to the last, by its own clock; for measurements."""
@@ -239,7 +238,7 @@ class FramePath:
                 launch.close()
             self._launches = {}
             self._input.close()
-            self._candidates = None
+            self._found = None
             self._lane.close()
         self._engine.forget(self._lane)
         self._engine.forget(self)

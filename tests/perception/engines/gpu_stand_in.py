@@ -3,7 +3,7 @@
 Work on a stream happens when somebody waits for it and not before; during a capture it is recorded. Calls outside a
 context, copies that do not start or end in pinned memory, freed memory, branches of a capture that are not joined and
 waiting inside a capture are refused. A plan is an ONNX file, run by ONNX Runtime. The frame kernel is the project's own
-source, compiled as C++; the candidates' is its twin in NumPy, since a warp's shuffles are slow on a CPU.
+source, compiled as C++; those of candidates and detections are twins in NumPy, since threads that meet are slow.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ import numpy as np
 import onnxruntime
 
 import perception.engines
-from perception.engines.cuda_candidates import HEADER
+from perception.decoders.boxes import Selection
+from perception.engines.cuda_candidates import candidates_of
+from perception.engines.cuda_selection import HEADER, ROOM, TOLD
+from perception.geometry import Geometry
+from perception.model_spec import Decoding
 from tests.perception.engines.cuda_on_cpu import library_of
 
 OF_THE_GPU = tuple(
@@ -263,7 +267,8 @@ class Function:
         if self._name == "tensor_from_frame":
             self._run = compiled_for_cpu(self._source)
         else:
-            self._run = candidates_twin(self._source)
+            twins = {"candidates_of_rows": candidates_twin, "detections_of_candidates": selection_twin}
+            self._run = twins[self._name](self._source)
 
     def prepared_async_call(self, grid, block, stream, *arguments) -> None:
         assert len(arguments) == len(self._signature)
@@ -314,6 +319,34 @@ def candidates_twin(source: str):
         out, bits = found[: len(sure)], found[: len(sure)].view(np.uint32)
         out[:, :2], out[:, 2:4], out[:, 4] = centres - halves, centres + halves, scores[sure]
         bits[:, 5], bits[:, 6], bits[:, 7] = best[sure], sure, ~scores[sure].view(np.uint32)
+
+    return run
+
+
+def selection_twin(source: str):
+    """What the kernel writes, by the host's own selection; the header is cleared for the next frame."""
+    of = dict(line.split()[1:] for line in source.splitlines() if line.startswith("#define"))
+    decoding = Decoding(
+        decoder="yolox", tensors={"output": "output"}, max_detections=int(of["MOST"]),
+        nms_iou=float(of["IOU"]) if int(of["SUPPRESSES"]) else None,
+        nms_across_classes=bool(int(of["ACROSS_CLASSES"])),
+    )  # fmt: skip
+    scales, offsets = (float(of["SCALE_X"]), float(of["SCALE_Y"])), (int(of["OFFSET_X"]), int(of["OFFSET_Y"]))
+    geometry, select = Geometry(*scales, *offsets, 0, 0), Selection(decoding)
+
+    def run(_grid, header_at, found_at, told_at, boxes_at, scores_at, classes_at) -> None:
+        header = seen(header_at, (HEADER,), np.int32)
+        count, bad = header.tolist()
+        header[:] = 0
+        seen(told_at, (TOLD,), np.int32)[:3] = 0, bad, count
+        if count > ROOM or count == 0:
+            return
+        found = select.of_sorted(candidates_of(seen(found_at, (count * 8,)), count), geometry)
+        kept = len(found)
+        seen(told_at, (1,), np.int32)[0] = kept
+        seen(boxes_at, (kept, 4))[:] = found.boxes_px
+        seen(scores_at, (kept,))[:] = found.scores
+        seen(classes_at, (kept,), np.int32)[:] = found.class_ids
 
     return run
 

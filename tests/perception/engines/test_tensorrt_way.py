@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from perception.agreement import agreed_on
-from perception.engines.cuda_candidates import ROOM
+from perception.engines.cuda_selection import ROOM
 from perception.engines.onnxrt import OnnxRuntimeEngine
 from perception.errors import EngineError, SpecError
 from perception.frame import Frame
