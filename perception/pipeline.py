@@ -181,6 +181,10 @@ class Pipeline:
         """See `FrameWay.lend`."""
         return self._way.lend(shape)
 
+    def adopt(self, memory: Pixels) -> None:
+        """See `FrameWay.adopt`."""
+        self._way.adopt(memory)
+
     def skip(self, frame: Frame, *, waited_ns: int) -> FrameResult:
         """Publish that a frame was never started."""
         return FrameResult(frame, None, Timings(waited_ns, 0, 0, 0), Status.SKIPPED, self._deadline_ns)

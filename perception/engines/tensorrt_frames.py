@@ -13,6 +13,7 @@ from perception.engines.cuda_candidates import YoloxDetections
 from perception.engines.cuda_device import CudaDevice, pinned
 from perception.engines.cuda_frame import FrameKernel, FrameLayout, plan_frame
 from perception.engines.cuda_graph import Launch
+from perception.engines.cuda_registered import Registered
 from perception.engines.engine import Tensors
 from perception.engines.lending import Lender, Pixels
 from perception.model_spec import ModelSpec
@@ -41,17 +42,23 @@ class FrameInput:
         plan = plan_frame(layout, spec.picture)
         self.geometry = plan.geometry
         self.buffers: list[Pixels] = [pinned(layout.shape, "uint8") for _ in range(buffers)]
+        self._addresses = {each.ctypes.data: int(each.base.get_device_pointer()) for each in self.buffers}  # type: ignore[union-attr]
         self._kernel = FrameKernel(plan, layout, device)
         self._copy = cuda.mem_alloc(prod(layout.shape)) if memory == "copied" else None
 
     def enqueue(self, pixels: Pixels, tensor_address: int, stream: cuda.Stream) -> None:
         """Put the work on the stream: from one of the buffers to the network's tensor."""
         if self._copy is None:
-            address = int(pixels.base.get_device_pointer())  # type: ignore[union-attr]
+            address = self._addresses[pixels.ctypes.data]
         else:
             address = int(self._copy)
             cuda.memcpy_htod_async(self._copy, pixels, stream)
         self._kernel.enqueue(address, tensor_address, stream)
+
+    def adopt(self, pixels: Pixels, memory: Registered) -> None:
+        """One more buffer, in memory of somebody else's."""
+        self.buffers.append(pixels)
+        self._addresses[pixels.ctypes.data] = memory.address_of(pixels.ctypes.data)
 
     def close(self) -> None:
         """Free what is on the GPU; buffers that are still held keep their memory."""
@@ -110,6 +117,8 @@ class FramePath:
                 )
             self._lender = Lender(self._input.buffers)
             self._own: Pixels | None = None
+            self._adopted: dict[int, int] = {}
+            self._shape = layout.shape
             self._launches = {0: self._captured(0)}
             undo.pop_all()
         engine.closes_first(self)
@@ -141,13 +150,27 @@ class FramePath:
         """A pinned buffer that comes back by itself; see `Lender.lend_while_held`."""
         return self._lender.lend_while_held()
 
+    def adopt(self, memory: Registered) -> None:
+        """Take frames from the starts of these slots where they lie, and capture a graph for each of them now.
+
+        Raises:
+            EngineError: a capture failed.
+        """
+        size = prod(self._shape)
+        for slot in memory.memory if size <= memory.memory.shape[1] else ():
+            pixels = slot[:size].reshape(self._shape)
+            number = self._adopted[pixels.ctypes.data] = len(self._input.buffers)
+            self._input.adopt(pixels, memory)
+            with self._device.current("opening a slot's graph"):
+                self._launches[number] = self._captured(number)
+
     def brought(self, pixels: Pixels) -> Pixels:
         """The buffer that holds this picture: the one it lies in, else one that is kept to copy it to.
 
         Raises:
             RuntimeError: no buffer can be kept, since all were lent before the first call.
         """
-        number = self._lender.found(pixels)
+        number = self._found_at(pixels)
         if number is not None:
             return self._input.buffers[number]
         if self._own is None:
@@ -244,12 +267,20 @@ class FramePath:
         self._engine.forget(self)
 
     def _launch_of(self, pixels: Pixels) -> Launch:
-        number = self._lender.number_of(pixels)
+        number = self._found_at(pixels)
+        if number is None:
+            number = self._lender.number_of(pixels)  # says what is wrong
         launch = self._launches.get(number)
         if launch is None:
             with self._device.current("opening a buffer's graph"):
                 launch = self._launches[number] = self._captured(number)
         return launch
+
+    def _found_at(self, pixels: Pixels) -> int | None:
+        number = self._lender.found(pixels)
+        if number is None and self._adopted and pixels.shape == self._shape and pixels.flags.c_contiguous:
+            return self._adopted.get(pixels.ctypes.data)
+        return number
 
     def _captured(self, number: int) -> Launch:
         frame = self._input.buffers[number]

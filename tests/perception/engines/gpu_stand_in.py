@@ -34,7 +34,7 @@ from tests.perception.engines.cuda_on_cpu import library_of
 OF_THE_GPU = tuple(
     f"perception.engines.{name}"
     for name in ("tensorrt", "tensorrt_way", "tensorrt_frames", "tensorrt_cameras", "tensorrt_lane", "cuda_device",
-                 "cuda_graph")
+                 "cuda_graph", "cuda_registered")
 )  # fmt: skip
 
 
@@ -53,6 +53,7 @@ class Gpu:
         self.launches = 0
         self.copies_to_gpu_bytes = 0
         self.refuses_captures = False
+        self.refuses_to_lock = False
         self.integrated = 0
         self.left_over = 0
 
@@ -396,6 +397,21 @@ def launch(executable: dict, stream: Stream):
     return (0,)
 
 
+def register(address: int, size: int, flags: int):
+    GPU.require_context()
+    assert (address % 4096, flags) == (0, 2)
+    if GPU.refuses_to_lock or address in GPU.pinned:
+        return (801 if GPU.refuses_to_lock else 712,)
+    GPU.pinned[address] = size
+    return (0,)
+
+
+def unregister(address: int):
+    GPU.require_context()
+    del GPU.pinned[address]
+    return (0,)
+
+
 def destroy(executable: dict):
     executable["work"] = None
     return (0,)
@@ -496,7 +512,8 @@ def modules() -> dict[str, ModuleType]:
         CUstream=lambda handle: GPU.streams[handle], cuStreamBeginCapture=begin_capture,
         CUstreamCaptureMode=SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1), cuStreamEndCapture=end_capture,
         cuGraphInstantiate=instantiate, cuGraphDestroy=lambda graph: (0,), cuGraphLaunch=launch,
-        cuGraphExecDestroy=destroy,
+        cuGraphExecDestroy=destroy, cuMemHostRegister=register, cuMemHostUnregister=unregister,
+        cuMemHostGetDevicePointer=lambda address, flags: (0, address),
     )  # fmt: skip
     return found
 
