@@ -52,6 +52,7 @@ class Gpu:
         self.streams: dict[int, Stream] = {}
         self.launches = 0
         self.copies_to_gpu_bytes = 0
+        self.slept = 0
         self.refuses_captures = False
         self.refuses_to_lock = False
         self.integrated = 0
@@ -158,6 +159,7 @@ class Event:
     def synchronize(self) -> None:
         if self.graph is not None:
             raise Error("operation not permitted on an event last recorded in a capturing stream")
+        GPU.slept += bool(self.flags & event_flags.BLOCKING_SYNC)
         run_until(self.stream, self.mark)
 
     def time_since(self, other: Event) -> float:

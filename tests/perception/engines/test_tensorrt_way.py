@@ -72,6 +72,22 @@ def test_a_frame_is_one_launch(gpu, engine, frames):
     assert gpu.launches == before + 1
 
 
+@pytest.mark.parametrize(("wait", "cores", "sleeps"), [
+    ("spin", 1, False), ("blocking", 8, True), ("auto", 8, False), ("auto", 1, True),
+])  # fmt: skip
+def test_a_call_waits_as_it_was_told(gpu, frames, monkeypatch, wait, cores, sleeps):
+    from perception.engines.table import open_engine
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
+    engine = open_engine("tensorrt", CONTENT, threads=1, wait=wait)
+    pipeline = Pipeline(SPEC, engine, deadline_ns=1 << 40)
+    pipeline.step(frames[0])
+    before = gpu.slept
+    assert len(pipeline.step(frames[0]).result) > 5
+    assert (gpu.slept > before) is sleeps
+    engine.close()
+
+
 def test_where_captures_are_refused_frames_are_enqueued_piece_by_piece_and_it_is_said(gpu, engine, frames):
     gpu.refuses_captures = True
     pipeline, before = Pipeline(SPEC, engine, deadline_ns=1 << 40), gpu.launches
