@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pycuda.driver as cuda
 
 from perception.engines.cuda_candidates import YoloxDetections
+from perception.engines.cuda_device import CudaDevice
 from perception.engines.cuda_frame import FrameLayout
 from perception.engines.cuda_graph import Launch
 from perception.engines.engine import TensorInfo
@@ -47,14 +49,40 @@ class Fork:
 
 
 class _OneLaunch:
-    """Several cameras' work behind one launch."""
+    """Several cameras' work behind one launch.
 
+    Attributes:
+        stream: where it goes.
+        enqueue: puts it there, piece by piece; inside the device's context.
+    """
+
+    stream: cuda.Stream
+    enqueue: Callable[[], None]
+    _device: CudaDevice
     _launch: Launch
 
     @property
     def why_no_graph(self) -> str:
         """Empty where all cameras are one CUDA graph; else why they are not."""
         return self._launch.why_not
+
+    def detect(self) -> list[Detections]:
+        """Run what lies in the buffers, and wait.
+
+        Raises:
+            EngineError: the engine failed, or gave numbers that are none.
+        """
+        with self._device.current("running frames of several cameras"):
+            self._launch.start()
+            self._wait()
+        return self.read()
+
+    def read(self) -> list[Detections]:
+        """What was found in the frames that just finished, camera by camera; see `detect`."""
+        raise NotImplementedError
+
+    def _wait(self) -> None:
+        raise NotImplementedError
 
 
 class ForkedCameras(_OneLaunch):
@@ -71,23 +99,20 @@ class ForkedCameras(_OneLaunch):
         Raises:
             EngineError: the capture failed.
         """
-        self._paths, self._device = paths, engine.device
+        self._paths, self._device, self.stream = paths, engine.device, paths[0].stream
         with self._device.current("opening cameras together"):
-            fork = Fork(paths[0].stream, [path.stream for path in paths[1:]])
+            fork = Fork(self.stream, [path.stream for path in paths[1:]])
             branches = [_branch(path, pixels) for path, pixels in zip(paths, frames, strict=True)]
-            self._launch = Launch(paths[0].stream, lambda: fork.run(branches))
+            self.enqueue = partial(fork.run, branches)
+            self._launch = Launch(self.stream, self.enqueue)
         engine.closes_first(self)
 
-    def detect(self) -> list[Detections]:
-        """Run what lies in the buffers, and wait.
-
-        Raises:
-            EngineError: see `FramePath.detect`.
-        """
-        with self._device.current("running frames of several cameras"):
-            self._launch.start()
-        self._paths[0].wait()
+    def read(self) -> list[Detections]:
+        """See `_OneLaunch.read`."""
         return [path.detections() for path in self._paths]
+
+    def _wait(self) -> None:
+        self._paths[0].wait()
 
     def close(self) -> None:
         """Give the graph back. A second call does nothing."""
@@ -150,20 +175,17 @@ class BatchedCameras(_OneLaunch):
             self._streams = [self._lane.stream, *(cuda.Stream() for _ in layouts[1:])]
             self._fork = Fork(self._streams[0], self._streams[1:])
             self.frames = [each.buffers[0] for each in self._inputs]
-            self._launch = Launch(self._lane.stream, self._enqueuing(tensor))
+            self.stream, self.enqueue = self._lane.stream, self._enqueuing(tensor)
+            self._launch = Launch(self.stream, self.enqueue)
             undo.pop_all()
         engine.closes_first(self)
 
-    def detect(self) -> list[Detections]:
-        """Run what lies in the buffers, and wait.
-
-        Raises:
-            EngineError: the engine failed, or gave numbers that are none.
-        """
-        with self._device.current("running frames of several cameras"):
-            self._launch.start()
-            self._lane.wait()
+    def read(self) -> list[Detections]:
+        """See `_OneLaunch.read`."""
         return [found.read() for found in self._found]
+
+    def _wait(self) -> None:
+        self._lane.wait()
 
     def close(self) -> None:
         """Give everything back. A second call does nothing."""
