@@ -13,7 +13,8 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 _ALIGNED_BYTES = 64
-_AREA = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # rounds as OpenCV does, at no cost
+_ACCURATE_RND, _BITEXACT = 0x40000, 0x80000  # libswscale/swscale.h; PyAV 17, the last for Python 3.10, has no names
+_AREA = int(Interpolation.AREA) | _ACCURATE_RND | _BITEXACT  # rounds as OpenCV does, at no cost
 
 
 class AreaShrinker:
