@@ -170,10 +170,13 @@ def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case:
             driven(given_package(), SAMPLE_DRIVE, book, cameras=cameras)
 
     def device() -> None:
+        from perception.agent.index import CommitRule, OnDeviceBuild, Tolerance
+        from safety_gates.publishing.releases import Terms
         from scripts.tensorrt_bench.device import built_on_device
 
-        level = {"level": options.device_level}
-        built_on_device(given_package(), SAMPLE_DRIVE, book, kind="tensorrt", options=level, latency_ms=5.0)
+        limits = Tolerance(relative_error=0.02, disagreement=0.05, latency_p90_ms=5)
+        build = OnDeviceBuild(kind="tensorrt", options={"level": options.device_level})
+        built_on_device(given_package(), SAMPLE_DRIVE, book, Terms(limits, CommitRule(), build))
 
     def load() -> None:
         from scripts.tensorrt_bench.loading import loading

@@ -1,7 +1,7 @@
 """A release with a portable model, built by the vehicle's own agent on this GPU, measured by the short gate set.
 
-Everything goes through the command line, as an owner of a fleet and a vehicle use it; only the gates of the factory are
-left out, so the release claims nothing but that the benchmark signed it.
+The vehicle's side goes through the command line. The gates of the factory are left out, so the release claims nothing
+but that the benchmark signed it.
 """
 
 from __future__ import annotations
@@ -13,59 +13,52 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from perception.package import EnginePackage, open_package
+from perception.sources.table import open_source
 from safety_gates.keys import PASSPHRASE, read_signer
+from safety_gates.publishing import releases
+from safety_gates.publishing.ceremony import found
+from safety_gates.publishing.keyring import create_keyring
 from scripts.tensorrt_bench.book import Book
 from scripts.tensorrt_bench.lean import sign_release
 
+SMOKE_FRAMES = 8
 
-def built_on_device(
-    package: Path, recording: Path, book: Book, *, kind: str, options: dict[str, Any], latency_ms: float
-) -> None:
+
+def built_on_device(package: Path, recording: Path, book: Book, terms: releases.Terms) -> None:
     """Sign, publish and offer a package; let an agent build and measure it; claim what its evidence says.
 
     Args:
         package: compiled for this machine's profile.
         recording: whose frames the smoke run takes.
         book: of results.
-        kind: of the builder on the vehicle.
-        options: of that builder.
-        latency_ms: nine smoke frames in ten come within it.
+        terms: what is asked of the vehicle: which builder, and the limits of its short gate set.
 
     Raises:
         RuntimeError: a command failed, or the vehicle does not run what it built.
     """
     folder = book.out / "device"
     shutil.rmtree(folder, ignore_errors=True)
-    keys, repository, vehicle = folder / "keys", folder / "repository", folder / "vehicle"
-    os.environ.setdefault(PASSPHRASE, secrets.token_urlsafe(24))
-    _tollgate("release", "keys", "create", "--output", keys, "--repository", repository)
-    release = folder / "release"
+    repository, vehicle, release = folder / "repository", folder / "vehicle", folder / "release"
+    passphrase = os.environ.setdefault(PASSPHRASE, secrets.token_urlsafe(24))
+    keyring = create_keyring(folder / "keys", passphrase, root_keys=1)
+    found(repository, keyring, threshold=1)
     shutil.copytree(package, release / "package")
-    sign_release(release, read_signer(keys / "signer.pem"))
-    words: list[object] = [
-        "--keys",
-        keys,
-        "--repository",
-        repository,
-        "--frames-of",
-        recording,
-        "--reference-frames",
-        50,
-        "--offer",
-    ]
-    words += ["--build-on-device", kind, "--build-options", json.dumps(options), "--latency-ms", latency_ms]
-    _tollgate("release", "publish", release, *words)
-    released = open_package(release / "package")
+    sign_release(release, read_signer(folder / "keys" / "signer.pem"))
+    with closing(open_source(recording)) as source:
+        frames = list(islice(source.frames(), SMOKE_FRAMES))
+    index = releases.publish(repository, keyring, release, frames=frames, terms=terms)
+    releases.offer(repository, keyring, index.name)
     origin = ["--repository", repository, "--root", repository / "metadata" / "1.root.json"]
-    who = ["--profile", released.profile.name, "--vehicle-id", "V1", "--once"]
+    agent = ["agent", vehicle, *origin, "--profile", index.profile, "--vehicle-id", "V1", "--once"]
     started = time.perf_counter()
-    _tollgate("agent", vehicle, *origin, *who)
-    _claim(released, vehicle, time.perf_counter() - started, book)
-    _tollgate("agent", vehicle, *origin, *who)  # knows what it has, and builds nothing again
+    _tollgate(*agent)
+    _claim(open_package(release / "package"), vehicle, time.perf_counter() - started, book)
+    _tollgate(*agent)  # knows what it has, and builds nothing again
     _tollgate("replay", vehicle / "active", recording, "--frames", "100")
 
 
