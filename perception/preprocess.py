@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.area import AreaShrinker, is_shrinking
+from perception.area import AreaShrinker, is_near_opencv
 from perception.engines.engine import Tensors
 from perception.geometry import RESIZES, Geometry
 from perception.model_spec import PictureInput, SizeInput
@@ -92,7 +92,7 @@ class Preprocessor:
         self._targets = [whole[rows, columns] for whole in wholes]
         self._in_order = self._planes[::-1] if picture.colour == "RGB" else self._planes
         sizes_px = (source_shape[1], source_shape[0]), (size[1], size[0])
-        shrinks = picture.interpolation == "area" and is_shrinking(*sizes_px)
+        shrinks = picture.interpolation == "area" and is_near_opencv(*sizes_px)
         self._shrinker = AreaShrinker(*sizes_px) if shrinks else None
         self._draw_padding(wholes)
         self._prepared = Prepared(self._feeds, geometry)
