@@ -30,7 +30,7 @@ SAMPLE_DRIVE = Path(__file__).resolve().parents[2] / "data" / "samples" / "drive
 ALL_PLANS = (*PRECISIONS, COMPATIBLE)
 STEPS = (
     "parity", "compile", "build", "compare", "pictures", "agreement", "latency", "cameras", "tails", "armed", "loading",
-    "drive", "driven", "lean", "device",
+    "drive", "nvdec", "driven", "lean", "device",
 )  # fmt: skip
 
 
@@ -190,6 +190,12 @@ def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case:
             overlapped(main_case, best(), clip, book)
         traced(main_case, best(), clips[0], book)
 
+    def nvdec() -> None:
+        from scripts.tensorrt_bench.nvdec import decoded_on_the_gpu
+
+        for clip in clips:
+            decoded_on_the_gpu(clip, book)
+
     def pictures() -> None:
         from scripts.tensorrt_bench.pictures import through_everything
 
@@ -207,6 +213,7 @@ def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case:
         "cameras": cameras,
         "loading": load,
         "drive": drive,
+        "nvdec": nvdec,
         "lean": lean,
         "tails": tails,
         "armed": armed,
