@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 from securesystemslib.signer import CryptoSigner
 
+from perception.agent.index import CommitRule, OnDeviceBuild, Tolerance
 from perception.release_client import verify_release
+from safety_gates.publishing.releases import Terms
 from scripts.tensorrt_bench import lean
 from scripts.tensorrt_bench.cases import PRECISIONS, Case, cases_in
 from scripts.tensorrt_bench.compiled import claim
+from scripts.tensorrt_bench.device import built_on_device
 from scripts.tensorrt_bench.lean_worker import REFUSED, main
+from tests.conftest import PASSPHRASE
+from tests.perception.builders import MODELS, detector_package
 
 SPECS = Path(__file__).resolve().parents[2] / "specs"
 
@@ -85,3 +90,22 @@ def test_cases_are_the_models_that_are_there_and_float_plans_come_from_the_float
     names = {precision: case.model(precision).name for precision in (*PRECISIONS, "fp16-compatible")}
     assert names["fp16"] == names["fp32"] == names["fp16-compatible"] == "yolox_nano_416.onnx"
     assert names["int8"] == "yolox_nano_416.int8.onnx"
+
+
+def test_what_an_agent_built_is_claimed_by_its_evidence(tmp_path, capsys, monkeypatch):
+    """The whole chain, with the builder that a CPU has."""
+    monkeypatch.setenv("TOLLGATE_PASSPHRASE", PASSPHRASE)
+    book = Rows()
+    book.out, book.raw = tmp_path / "out", {}
+    package = detector_package(tmp_path / "package")
+    limits = Tolerance(relative_error=0.02, disagreement=0.05, latency_p90_ms=60_000)
+    terms = Terms(limits, CommitRule(), OnDeviceBuild(kind="onnxrt"))
+    built_on_device(package.folder, MODELS.parent / "drive", book, terms)
+    told = "sample_detector, built on the vehicle: relative_error against what was recorded before its release"
+    assert book.rows[told][0] <= book.rows[told][1] == 0.02
+    evidence = book.raw["evidence of what was built on the vehicle"]
+    assert evidence["engine_sha256"] != package.engine_sha256
+    assert "ON_TRIAL" in capsys.readouterr().out  # the second pass builds nothing
+    refused = Terms(limits.model_copy(update={"latency_p90_ms": 1e-6}), CommitRule(), OnDeviceBuild(kind="onnxrt"))
+    with pytest.raises(RuntimeError, match=r"tollgate agent: ended with 1: REFUSED .*latency_p90: got"):
+        built_on_device(package.folder, MODELS.parent / "drive", book, refused)
