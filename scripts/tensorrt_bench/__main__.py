@@ -145,10 +145,14 @@ def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case:
 
     def armed() -> None:
         from scripts.tensorrt_bench.armed import armed
-        from scripts.tensorrt_bench.sides import one_camera
+        from scripts.tensorrt_bench.sides import one_camera, six_in_a_batch
 
-        engine = open_plan(main_case.plan(best()))
+        engine, batch_plan = open_plan(main_case.plan(best())), main_case.plan(main_case.batch_of(best()))
         armed(one_camera(engine, main_case, "mapped"), engine.device, book, count=options.samples // 5)
+        if batch_plan.is_file():
+            batch = open_plan(batch_plan)
+            armed(six_in_a_batch(batch, main_case, "mapped"), batch.device, book, count=options.samples // 5)
+            batch.close()
         engine.close()
 
     def agreement() -> None:

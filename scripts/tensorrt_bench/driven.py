@@ -26,7 +26,7 @@ def driven(package: Path, drive: Path, book: Book, *, cameras: int) -> None:
         raise RuntimeError(f"tollgate run: ended with {done.returncode}: {done.stderr.strip()[-600:]}")
     told = json.loads(done.stdout)
     book.raw[f"tollgate run, {cameras} cameras"] = told
-    print(" ", told.get("way"), flush=True)
+    print(" ", told["ways"], flush=True)
     for model in told["models"].values():
         for stage, figures in model["stages_ms"].items():
             name = f"tollgate run, {cameras} cameras, {stage}, p50"
