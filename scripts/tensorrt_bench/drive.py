@@ -41,7 +41,7 @@ def overlapped(case: Case, precision: str, clip: Path, book: Book) -> None:
     laps = -(-DECODED_FRAMES // length)
     pipeline.step(first)
     still = in_a_lent_buffer(pipeline, first)
-    rates: dict[str, list[float]] = {"decoding": [], "inference": [], "overlapped": []}
+    rates: dict[str, list[float]] = {"decoding": [], "inference": [], "overlapped": [], "side by side": []}
     with threads_switching_quickly():
         for _ in range(TURNS):
             with closing(open_source(clip)) as source:
@@ -49,9 +49,17 @@ def overlapped(case: Case, precision: str, clip: Path, book: Book) -> None:
             rates["inference"].append(_rate(iter([still] * DECODED_FRAMES), pipeline.step))
             with closing(open_source(clip)) as source:
                 rates["overlapped"].append(_rate(lent(Excerpt(source, laps=laps), pipeline).frames(), pipeline.step))
+            with closing(
+                open_source(clip)
+            ) as source:  # nothing is brought from one to the other: what both cost others
+                rates["side by side"].append(
+                    _rate(Excerpt(source, laps=laps).frames(), lambda frame: pipeline.step(still))
+                )
     book.raw[f"frames a second of {clip.name}"] = rates
-    decoded, inferred, both = (median(each) for each in rates.values())
-    print(f"  decoding {decoded:.0f}, inference {inferred:.0f}, both {both:.0f} frames a second; {pipeline.way}")
+    decoded, inferred, both, beside = (median(each) for each in rates.values())
+    print(
+        f"  decoding {decoded:.0f}, inference {inferred:.0f}, both {both:.0f}, side by side {beside:.0f} frames a second"
+    )
     book.row(
         f"{clip.name}: decoded on the CPU and inferred at once, share of the slower alone",
         both / min(decoded, inferred), unit="share", limit=0.9, samples=laps * length * TURNS, better="higher",
