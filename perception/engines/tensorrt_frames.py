@@ -119,8 +119,11 @@ class FramePath:
                 )
             self._lender = Lender(self._input.buffers)
             self._own: Pixels | None = None
-            self._adopted: dict[int, int] = {}
             self._shape = layout.shape
+            self._numbers: dict[int, int] = {}  # by the identity of a buffer, which lives as long as this path
+            self._places: dict[int, int] = {}  # by its address
+            for buffer in self._input.buffers:
+                self._number(buffer)
             self._launches = {0: self._captured(0)}
             undo.pop_all()
         engine.closes_first(self)
@@ -161,7 +164,7 @@ class FramePath:
         size = prod(self._shape)
         for slot in memory.memory if size <= memory.memory.shape[1] else ():
             pixels = slot[:size].reshape(self._shape)
-            number = self._adopted[pixels.ctypes.data] = len(self._input.buffers)
+            number = self._number(pixels)
             self._input.adopt(pixels, memory)
             with self._device.current("opening a slot's graph"):
                 self._launches[number] = self._captured(number)
@@ -279,10 +282,14 @@ class FramePath:
                 launch = self._launches[number] = self._captured(number)
         return launch
 
+    def _number(self, buffer: Pixels) -> int:
+        number = self._numbers[id(buffer)] = self._places[buffer.ctypes.data] = len(self._numbers)
+        return number
+
     def _found_at(self, pixels: Pixels) -> int | None:
-        number = self._lender.found(pixels)
-        if number is None and self._adopted and pixels.shape == self._shape and pixels.flags.c_contiguous:
-            return self._adopted.get(pixels.ctypes.data)
+        number = self._numbers.get(id(pixels))
+        if number is None and pixels.shape == self._shape and pixels.flags.c_contiguous:
+            return self._places.get(pixels.ctypes.data)
         return number
 
     def _captured(self, number: int) -> Launch:
