@@ -44,6 +44,7 @@ from safety_gates.rollout.page import render
 from safety_gates.rollout.publication import published_release, publisher, refuse_misfits, refuse_unmeasured_drift
 from safety_gates.rollout.rollout import Beginning, Rollout, open_rollout, publish, start
 from safety_gates.rollout.stages import load_stages
+from safety_gates.rollout.uploads import uploads_at
 from safety_gates.verbs import rollout_simulate
 from safety_gates.verbs.release_keys import add_key, signer_of
 
@@ -87,7 +88,9 @@ def _start_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _ingest_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="folder of signed records: JSON lines or Parquet, searched through")
+    parser.add_argument(
+        "source", help="signed records, JSON lines or Parquet: a folder, or a store (s3://BUCKET/PREFIX, gs:, az:)"
+    )
     parser.add_argument("--fleet", type=Path, required=True, metavar="JSONL", help="the vehicles and their public keys")
 
 
@@ -140,7 +143,7 @@ def _start(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _ingest(arguments: argparse.Namespace, terminal: Terminal) -> int:
     rollout = open_rollout(arguments.rollout)
     scope = Scope(rollout.plan, rollout.log.entries[0].at_ns, time.time_ns())
-    counts = ingest(arguments.rollout, arguments.source, read_fleet(arguments.fleet), scope)
+    counts = ingest(arguments.rollout, uploads_at(arguments.source), read_fleet(arguments.fleet), scope)
     rows = [(reason, str(counts[reason]), says) for reason, says in REASONS.items()]
     terminal.table("Records", ("count as", "records", "meaning"), rows)
     terminal.result({reason: counts[reason] for reason in REASONS})
