@@ -46,7 +46,7 @@ from safety_gates.rollout.rollout import Beginning, Rollout, open_rollout, publi
 from safety_gates.rollout.stages import load_stages
 from safety_gates.rollout.uploads import uploads_at
 from safety_gates.verbs import rollout_simulate
-from safety_gates.verbs.release_keys import add_key, signer_of
+from safety_gates.verbs.signing import add_key, signer_of
 
 Act = Callable[[argparse.Namespace, Terminal], int]
 _EXITS = {"advance": EXIT_PASSED, "complete": EXIT_PASSED, "look": EXIT_INCONCLUSIVE, "rollback": EXIT_FAILED}
