@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -87,11 +86,15 @@ def vehicle_table(rollout: Rollout, now_ns: int) -> VehicleTable:
         RolloutError: nothing was ingested yet, or the store is damaged.
     """
     store = rollout.log.folder / TELEMETRY
-    if not (store / FLEET).exists() or not list(store.glob(f"[0-9]*/{RECORDS}")):
+    records = sorted(store.glob(f"[0-9]*/{RECORDS}"))
+    if not (store / FLEET).exists() or not records:
         raise RolloutError(f"{store}: holds no records; add some with: tollgate rollout ingest")
     try:
         with duckdb.connect() as database:
-            found = _ask(database, rollout, store, window_of(rollout, now_ns))
+            for name, paths in (("fleet", [store / FLEET]), ("records", records)):
+                files = ", ".join(map(literal, paths))
+                database.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{files}])")
+            found = _ask(database, rollout, window_of(rollout, now_ns))
     except duckdb.Error as error:
         raise RolloutError(f"{store}: cannot be read ({str(error).splitlines()[0]}); restore it from a copy") from error
     columns = {name: np.asarray(np.ma.filled(values, 0.0)) for name, values in found.items()}
@@ -103,7 +106,7 @@ def vehicle_table(rollout: Rollout, now_ns: int) -> VehicleTable:
 
 
 def _ask(
-    database: duckdb.DuckDBPyConnection, rollout: Rollout, store: Path, window: Window
+    database: duckdb.DuckDBPyConnection, rollout: Rollout, window: Window
 ) -> dict[str, np.ndarray[tuple[int], np.dtype[np.generic]]]:
     plan, stage = rollout.plan, rollout.stage
     values = {
@@ -118,8 +121,6 @@ def _ask(
         "share": stage.share,
         "shadow": stage.shadow,
     }
-    for name, pattern in (("fleet", FLEET), ("records", f"[0-9]*/{RECORDS}")):
-        database.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({literal(store / pattern)})")
     for name, value in values.items():
         database.execute(f"SET VARIABLE {name} = ?", [value])
     for statement in (_ALIKE, _DRIVES):

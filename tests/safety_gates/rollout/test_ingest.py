@@ -117,6 +117,18 @@ class TestIdempotence:
         cars.drive(rollout, from_ns=NOW_NS + DAY_NS, drives=1)
         assert taken(rollout, cars) == {"malformed": 1, "accepted": 40}
 
+    def test_a_parquet_column_of_numbers_holds_no_records(self, rollout, cars):
+        with duckdb.connect() as database:
+            path = cars.uploads / "a.parquet"
+            database.execute(f"COPY (SELECT 10_000_000_000_000 AS line FROM range(3)) TO '{path}' (FORMAT parquet)")
+        assert taken(rollout, cars) == {"malformed": 3}
+
+    def test_nothing_new_adds_no_batch(self, rollout, cars):
+        cars.drive(rollout, from_ns=NOW_NS + DAY_NS, drives=1)
+        taken(rollout, cars)
+        taken(rollout, cars)
+        assert [path.name for path in (rollout.log.folder / TELEMETRY).glob("[0-9]*")] == ["000001"]
+
     def test_a_record_that_comes_late_still_counts_in_its_stage(self, rollout, cars):
         late = cars.line(rollout, "car-3", NOW_NS + DAY_NS + 10**9)
         cars.drive(rollout, from_ns=NOW_NS + DAY_NS, drives=1)
@@ -191,6 +203,12 @@ class TestTable:
         table = vehicle_table(rollout, NOW_NS + 2 * DAY_NS)
         assert int(table.now["silent"].sum()) == 2
         assert np.all(table.now["drives"][table.now["silent"] > 0] == 0)
+
+    def test_a_folder_may_have_any_name(self, tmp_path, key, cars):
+        started = begun(tmp_path / "may [1]*?'", key)
+        cars.drive(started, from_ns=NOW_NS, drives=2)
+        assert taken(started, cars) == {"accepted": 80}
+        assert vehicle_table(started, NOW_NS + 2 * DAY_NS).now["drives"].sum() == 80
 
 
 class TestFleetFile:
