@@ -16,10 +16,13 @@ from safety_gates.rollout.field import vehicle_table
 from safety_gates.rollout.fleet_file import fleet_line, read_fleet
 from safety_gates.rollout.ingest import RECORDS, TELEMETRY, Scope, ingest, total_counts
 from safety_gates.rollout.moving import command
+from safety_gates.rollout.quantities import LENT_MISSES
 from safety_gates.rollout.uploads import UploadFolder
 from tests.disk import room_for
 from tests.perception.fleet import CANDIDATE, NOW_NS
 from tests.safety_gates.rollout.field import DAY_NS, Cars, begun
+
+DRIFT = {"counts": [1], "divergence": 0.9}
 
 
 @pytest.fixture
@@ -192,8 +195,33 @@ class TestTable:
         assert table.now["drives"].tolist() == [3.0] * 40
         assert table.before["drives"].tolist() == [3.0] * 40
         control = ~table.candidate
-        assert table.now["misses_expected"][control].sum() == pytest.approx(table.now["misses"][control].sum())
-        assert table.before["misses_expected"].sum() == pytest.approx(table.before["misses"].sum())
+        lent = 3 * LENT_MISSES  # drives fall into three quarters of the day
+        assert table.now["misses_expected"][control].sum() == pytest.approx(table.now["misses"][control].sum() + lent)
+        assert table.before["misses_expected"].sum() == pytest.approx(table.before["misses"].sum() + lent)
+
+    def test_misses_roll_back_where_control_has_none_at_all(self, rollout, cars):
+        none = {"late": 0, "output_drift": None}
+        cars.usual = dict.fromkeys(cars.usual, 0.0)
+        cars.drive(rollout, from_ns=NOW_NS, drives=3, role="control", release=rollout.plan.control.model_dump(), **none)
+        cars.drive(rollout, from_ns=NOW_NS + DAY_NS, drives=3, late=1800)
+        taken(rollout, cars)
+        found = figures(rollout)
+        assert found["outcome"] == "ROLLBACK"
+        assert "deadline_misses: 32 × control" in found["reason"]
+
+    def test_drives_in_hours_in_which_control_did_not_drive_are_compared_with_nothing(self, rollout, cars):
+        cars.drive_before_and_with(rollout)
+        taken(rollout, cars)
+        before = figures(rollout)
+        drawn = [name for name in cars.signers if assignment(rollout.plan, name).role == "candidate"]
+        alone_ns = NOW_NS + 2 * DAY_NS + DAY_NS // 2
+        lines = [cars.line(rollout, name, alone_ns, late=9000, input_drift=DRIFT, output_drift=DRIFT) for name in drawn]
+        (cars.uploads / "night.jsonl").write_bytes(b"".join(lines))
+        assert taken(rollout, cars, now_ns=NOW_NS + 3 * DAY_NS) == {"accepted": len(drawn)}
+        after = figures(rollout, NOW_NS + 3 * DAY_NS)
+        assert after["evidence"]["drives"] == before["evidence"]["drives"] + len(drawn)
+        p_harm = [{each["quantity"]: each["p_harm"] for each in found["findings"]} for found in (before, after)]
+        assert p_harm[0] == p_harm[1]
 
     def test_a_vehicle_that_fell_silent_is_in_the_table(self, rollout, cars):
         cars.drive_before_and_with(rollout)
