@@ -143,13 +143,13 @@ def write_fleet(store: Path, scratch: Path, fleet: Fleet, plan: RolloutPlan) -> 
 
 
 def _believed(lines: Iterable[bytes], fleet: Fleet, scope: Scope, counts: Counter[str]) -> Iterator[dict[str, object]]:
-    """Rows of records that verified and may belong to the rollout; the others are counted."""
-    for line in lines:
+    """Rows of records that verified and may belong to the rollout, with their turn; the others are counted."""
+    for turn, line in enumerate(lines):
         row, reason = _judged(line, fleet, scope)
         if row is None:
             counts[reason] += 1
         else:
-            yield row
+            yield {"turn": turn, **row}
 
 
 def _judged(line: bytes, fleet: Fleet, scope: Scope) -> tuple[dict[str, object] | None, str]:
@@ -225,7 +225,7 @@ def _parquet_lines(path: Path) -> Iterator[bytes]:
 # Of several records under one number the first counts: that of an earlier batch, else the first that was read.
 _GOT = """
 CREATE TABLE got AS
-SELECT f.number AS vehicle, r.*, row_number() OVER () AS turn FROM {rows} r JOIN fleet f USING (vehicle_id)
+SELECT f.number AS vehicle, r.* FROM {rows} r JOIN fleet f USING (vehicle_id)
 """
 _FIRST = """
 CREATE TABLE firsts AS
@@ -250,7 +250,7 @@ def _write_batch(store: Path, batch: Path, rows: Path, counts: Counter[str]) -> 
     earlier = [str(path) for path in store.glob(f"[0-9]*/{RECORDS}")]
     with _database(batch) as database:
         database.execute(f"CREATE VIEW fleet AS SELECT * FROM read_parquet({literal(store / FLEET)})")
-        database.execute(_GOT.format(rows=_json_rows(rows, COLUMNS)))
+        database.execute(_GOT.format(rows=_json_rows(rows, {"turn": "BIGINT", **COLUMNS})))
         database.execute("CREATE TABLE seen AS SELECT vehicle, sequence, digest FROM got LIMIT 0")
         if earlier:
             database.execute(

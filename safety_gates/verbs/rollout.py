@@ -5,7 +5,7 @@
   status     stages, exposure, evidence and decisions, as text, page or metrics; decides nothing
   auto       one look: advance, hold or roll back on the evidence, if a look is due
   advance    go to the next stage by hand
-  hold       keep the automatic mode still, or let it go on with --lift
+  hold       keep the automatic mode from advancing, or let it go on with --lift; it still rolls back
   rollback   take every vehicle back to the control release
   simulate   what these stages do with simulated fleets: false alarms, exposure at detection, time to full rollout
 
@@ -258,7 +258,7 @@ _ACTIONS: dict[str, tuple[Act, str, Callable[[argparse.ArgumentParser], None]]] 
     "status": (_status, "show stages, exposure, evidence and decisions", _status_arguments),
     "auto": (_auto, "take one look and do what it says", _publish_arguments),
     "advance": (_by_hand, "go to the next stage by hand", _advance_arguments),
-    "hold": (_by_hand, "keep the automatic mode still", _hold_arguments),
+    "hold": (_by_hand, "keep the automatic mode from advancing; it still rolls back", _hold_arguments),
     "rollback": (_by_hand, "take every vehicle back to the control release", _reason_arguments),
     "simulate": (rollout_simulate.simulate, "try these stages on simulated fleets", rollout_simulate.add_arguments),
 }
