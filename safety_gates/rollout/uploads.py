@@ -204,8 +204,9 @@ def _refused(where: str, error: Exception) -> RolloutError:
         return RolloutError(f"{where}: no credentials in the environment, none from this machine; nothing was counted")
     answer = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", text, re.DOTALL)
     asked = re.search(r"(?:GET|PUT|HEAD) ([^\s?]+)", text)
-    reason = ": ".join(answer.groups()) if answer else text.partition("\n")[0].rpartition(" - ")[2]
+    causes = [text.partition("\n")[0].rpartition(" - ")[2], *re.findall(r'(?:message|error): "([^"]+)"', text)]
+    reason = ": ".join(answer.groups()) if answer else causes[-1]
     return RolloutError(
-        f"{where}: {f'{asked[1]} says ' if asked else ''}{reason}; nothing was counted: check the bucket, the "
+        f"{where}: {f'{asked[1]}: ' if asked else ''}{reason}; nothing was counted: check the bucket, the "
         "credentials and the endpoint in the environment (docs/rollout.md, Telemetry), then run it again"
     )

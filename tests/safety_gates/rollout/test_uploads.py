@@ -152,7 +152,7 @@ class TestFaults:
         in_every_form(rollout, cars)
         put(server, store, cars.uploads)
         server.answers = 60
-        with pytest.raises(RolloutError, match=r"s3://.*error.*nothing was counted.*run it again") as refused:
+        with pytest.raises(RolloutError, match=r"s3://.*json: http://.*nothing was counted.*run it again") as refused:
             taken(rollout, cars, store)
         assert "\n" not in str(refused.value)
         assert nothing_of(rollout)
@@ -245,7 +245,7 @@ class TestWrongAddresses:
 
     def test_an_endpoint_where_nobody_answers(self, store, rollout, cars, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-        self.refused(rollout, cars, store, r"http://127\.0\.0\.1:9/records-\w+ says HTTP error.*endpoint")
+        self.refused(rollout, cars, store, r"http://127\.0\.0\.1:9/records-\w+: Connection refused; .*endpoint")
 
     @pytest.mark.parametrize("where", ["ftp://host/x", "http://host/x", "://x"])
     def test_another_protocol(self, rollout, cars, where):
