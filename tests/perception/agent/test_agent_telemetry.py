@@ -29,7 +29,7 @@ from perception.agent.journal import read_journal
 from perception.agent.telemetry import Reporter, vehicle_signer
 from perception.cli import main
 from perception.cohort import RolloutPlan
-from perception.errors import UpdateError
+from perception.errors import TollgateError, UpdateError
 from perception.package import open_package
 from perception.pipeline import FrameResult, Status, Timings, open_pipeline
 from perception.record import RunHeader
@@ -191,6 +191,21 @@ def test_the_vehicles_key_is_its_own(road):
     path.write_text("no key")
     with pytest.raises(UpdateError, match=r"vehicle\.pem: no private key in PEM; move it away"):
         vehicle_signer(road.state)
+
+
+@pytest.mark.parametrize(("file", "match"), [("vehicle.pem", "no private key"), ("spool/next_sequence", "no number")])
+def test_a_damaged_key_or_counter_keeps_no_release_away(works, road, file, match):
+    second = works.publish("second", service_ms=0.1)
+    road.drive(frames=5)
+    kept = (road.state / file).read_bytes()
+    (road.state / file).write_text("damaged")
+    with pytest.raises(TollgateError, match=match):
+        road.update()
+    assert road.release == second.name
+    (road.state / file).write_bytes(kept)
+    before = len(records_of(road))
+    road.update()
+    assert len(records_of(road)) == before + 1
 
 
 def test_the_record_of_a_rollout_says_the_vehicles_place(works, road):
