@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -11,12 +12,13 @@ import duckdb
 import pytest
 import requests
 
+from perception.cli import main
 from perception.errors import OutputError, RolloutError
 from safety_gates.rollout.decision import json_of, judge_stage
 from safety_gates.rollout.decision_log import FOLDER
 from safety_gates.rollout.field import vehicle_table
 from safety_gates.rollout.fleet_file import Fleet, read_fleet
-from safety_gates.rollout.ingest import RECORDS, TELEMETRY, Scope, ingest
+from safety_gates.rollout.ingest import RECORDS, TELEMETRY, Scope, ingest, total_counts
 from safety_gates.rollout.moving import command
 from safety_gates.rollout.rollout import open_rollout
 from safety_gates.rollout.uploads import uploads_at
@@ -143,6 +145,17 @@ class TestTheSameAsAFolder:
         server.page = 10
         assert taken(rollout, cars, store) == {"malformed": 95}
         assert server.asked == {"list": 10, "GET": 95}
+
+    def test_the_command_line_takes_a_stores_url(self, server, store, rollout, cars, capsys):
+        words = ["rollout", "ingest", str(rollout.log.folder), "--fleet", str(cars.fleet_file)]
+        assert main([*words, store]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"tollgate rollout: {store}: holds no ")
+        assert said.count("\n") == 1
+        cars.drive(rollout, from_ns=NOW_NS + DAY_NS, drives=1)
+        put(server, store, cars.uploads)
+        assert main([*words, store, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["accepted"] + total_counts(rollout.log.folder)["skewed"] == 40
 
 
 class TestFaults:
