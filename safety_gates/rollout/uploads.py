@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 from perception.errors import RolloutError
@@ -102,7 +102,7 @@ class UploadFolder:
         if not self.folder.is_dir():
             raise RolloutError(f"{self.folder}: is no folder, expected one with signed records (JSON lines or Parquet)")
         try:
-            found = (path for path in self.folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+            found = (path for path in self.folder.rglob("*") if _is_upload(path) and path.is_file())
             return _in_order(map(self._upload, found))
         except OSError as error:
             raise unreadable(self.folder, error) from error
@@ -144,7 +144,7 @@ class UploadStore:
                 )
                 for page in obstore.list(self.store)
                 for each in page
-                if PurePosixPath(each["path"]).suffix in SUFFIXES
+                if _is_upload(PurePosixPath(each["path"]))
             ]
         except obstore.exceptions.BaseError as error:
             raise _refused(self.url, error) from error
@@ -191,6 +191,11 @@ class UploadStore:
 def unreadable(path: Path, error: OSError) -> RolloutError:
     """The one sentence for a file that is there and cannot be read, or no longer."""
     return RolloutError(f"{path}: cannot be read ({error.strerror}); nothing was counted, run it again")
+
+
+def _is_upload(path: PurePath) -> bool:
+    """By its name; a hidden one is what somebody is still writing."""
+    return path.suffix in SUFFIXES and not path.name.startswith(".")
 
 
 def _in_order(files: Iterable[Upload]) -> list[Upload]:

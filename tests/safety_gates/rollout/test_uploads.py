@@ -125,14 +125,16 @@ class TestTheSameAsAFolder:
         assert taken(elsewhere, cars, store) == counts
         assert answer(elsewhere) == answer(rollout)
 
-    def test_what_was_read_is_not_read_again_and_what_was_written_anew_is(self, server, store, rollout, cars):
+    def test_what_was_read_is_not_read_again_and_what_was_written_anew_is(self, server, store, rollout, cars, tmp_path):
         cars.drive(rollout, from_ns=NOW_NS + DAY_NS, drives=2)
         (cars.uploads / "notes.txt").write_text("no records")
+        (cars.uploads / ".half.jsonl").write_text("somebody is still writing it")
         put(server, store, cars.uploads)
         assert taken(rollout, cars, store) == {"accepted": 80}
         assert taken(rollout, cars, store + "/") == {}
+        assert taken(twin(rollout, tmp_path), cars, cars.uploads) == {"accepted": 80}
         assert server.asked == {"list": 2, "GET": 1}
-        (file,) = cars.uploads.glob("*.jsonl")
+        (file,) = cars.uploads.glob("[0-9]*.jsonl")
         file.write_bytes(file.read_bytes() + cars.line(rollout, "car-1", NOW_NS + DAY_NS))
         put(server, store, cars.uploads)
         assert taken(rollout, cars, store) == {"duplicate": 80, "accepted": 1}
