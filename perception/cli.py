@@ -51,6 +51,8 @@ VERBS: dict[str, Verb] = {
     "agent": Verb("perception.verbs.agent", "keep a vehicle on the release that was signed for it"),
 }
 
+EXTRAS = {"duckdb": "rollout"}  # which brings a library, where it is not the factory
+
 EPILOG = """exit codes: 0 passed, 1 a verdict failed, 2 misuse or bad input, 3 inconclusive
 documentation: docs/verbs/VERB.md, one page a verb"""
 
@@ -126,7 +128,8 @@ def _load(name: str, verb: Verb) -> VerbModule:
     try:
         module: VerbModule = import_module(verb.module)
     except ModuleNotFoundError as error:
-        raise TollgateError(f"{error.name} is not installed; run: pip install 'tollgate[factory]'") from error
+        extra = EXTRAS.get(error.name or "", "factory")
+        raise TollgateError(f"{error.name} is not installed; run: pip install 'tollgate[{extra}]'") from error
     return module
 
 

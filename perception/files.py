@@ -48,6 +48,32 @@ def write_atomically(path: Path, content: bytes) -> None:
         staged.write_bytes(content)
 
 
+def write_new(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Write a file that must not exist: whole under a hidden name, then linked, which never overwrites.
+
+    Raises:
+        FileExistsError: it exists, and is untouched.
+        OutputError: the folder is read-only or full.
+    """
+    try:
+        with _made_for(path):
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                Path(name).chmod(mode)
+                os.link(name, path)
+            finally:
+                Path(name).unlink()
+            _fsync(path.parent)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 @contextmanager
 def staged_file(path: Path) -> Iterator[Path]:
     """Lend a temporary path beside `path`; on success it is flushed to disk and takes its place.

@@ -10,7 +10,7 @@ A release is a folder::
 The rules, in the order in which `verify_release` applies them; the first that is broken ends it:
 
 1. The folder holds these four and nothing else.
-2. The envelope is whole and carries a signature by the given ed25519 key over its payload. Until here nothing of the
+2. The envelope is whole and carries a signature by a key that is trusted over its payload. Until here nothing of the
    payload is read.
 3. The payload is an in-toto Statement v1 with a test result, and the result is PASSED with no failed or warned test.
 4. The package's files are exactly the statement's subjects, each with the digest the statement says.

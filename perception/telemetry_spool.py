@@ -94,7 +94,7 @@ class Spool:
         waiting = self.pending()
         for sent, path in enumerate(waiting):
             address = f"{base_url.rstrip('/')}/{quote(self.vehicle_id, safe='')}/{path.name}"
-            reason = _put(address, path.read_bytes(), timeout_s)
+            reason = _put(address, path, timeout_s)
             if reason is not None:
                 return Delivery(sent, len(waiting) - sent, reason)
             _remove(path)
@@ -111,10 +111,11 @@ class Spool:
         return gone
 
 
-def _put(address: str, content: bytes, timeout_s: float) -> str | None:
+def _put(address: str, path: Path, timeout_s: float) -> str | None:
     """Send one record; returns why it did not get through, None where it did."""
-    request = urllib.request.Request(address, content, {"Content-Type": "application/json"}, method="PUT")
     try:
+        content = path.read_bytes()
+        request = urllib.request.Request(address, content, {"Content-Type": "application/json"}, method="PUT")
         with urllib.request.urlopen(request, timeout=timeout_s):
             return None
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:

@@ -1,9 +1,9 @@
 """What was judged as a statement for machines: an in-toto test result in a signed DSSE envelope.
 
-The statement is an in-toto Statement v1 with the predicate test-result v0.1, signed with ed25519: any in-toto verifier
-reads it. Its subjects are the package's files, the manifest among them, whose digest names the package; its
-configuration names policy, documents and evidence by digest. INCONCLUSIVE claims are its warned tests; a result with
-one is FAILED, since it blocks a release like a failed one.
+The statement is an in-toto Statement v1 with the predicate test-result v0.1: any in-toto verifier reads it. Its
+subjects are the package's files, the manifest among them, whose digest names the package; its configuration names
+policy, documents and evidence by digest. INCONCLUSIVE claims are its warned tests; a result with one is FAILED, since
+it blocks a release like a failed one.
 
 Source: in-toto attestation framework, Statement v1 and test-result v0.1; DSSE 1.0.
 """

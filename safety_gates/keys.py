@@ -14,7 +14,6 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-import tempfile
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -31,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import SIGNER_FOR_URI_SCHEME, CryptoSigner, Key, SecretsHandler, Signer, SSlibKey
 
 from perception.errors import ReleaseError
-from perception.files import cannot_write
+from perception.files import write_new
 
 PRIVATE_KEY, PUBLIC_KEY = "signer.pem", "signer.pub"
 PASSPHRASE, PIN = "TOLLGATE_PASSPHRASE", "TOLLGATE_PIN"  # the variables' names
@@ -80,17 +79,13 @@ def make_key(private: Path, passphrase: str) -> SSlibKey:
             raise ReleaseError(f"{path}: exists; a key is never overwritten, choose another --output")
     key = Ed25519PrivateKey.generate()
     encryption = BestAvailableEncryption(passphrase.encode())
+    public_bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    write_new(private, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), mode=0o600)
     try:
-        private.parent.mkdir(parents=True, exist_ok=True)
-        _write_new(private, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption), mode=0o600)
-        try:
-            public_bytes = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-            _write_new(public, public_bytes, mode=0o644)
-        except BaseException:
-            private.unlink()
-            raise
-    except OSError as error:
-        raise cannot_write(private.parent, error) from error
+        write_new(public, public_bytes)
+    except BaseException:
+        private.unlink()
+        raise
     return SSlibKey.from_crypto(key.public_key())
 
 
@@ -221,17 +216,3 @@ def _typed(prompt: str, variable: str = PASSPHRASE) -> str:
     if not sys.stdin.isatty():
         raise ReleaseError(f"no {variable.split('_')[1].lower()}: set {variable}, or run at a terminal")
     return getpass.getpass(prompt)
-
-
-def _write_new(path: Path, content: bytes, *, mode: int) -> None:
-    """Write a file that must not exist: whole under a temporary name, then linked, which never overwrites."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(mode)
-        os.link(name, path)
-    finally:
-        Path(name).unlink()

@@ -16,7 +16,7 @@ from perception.agent.surroundings import Surroundings
 from perception.agent.telemetry import Reporter
 from perception.agent.trust import Origin, Repository, refreshed
 from perception.agent.wanted import Named, Vehicle, Wanted, wanted_release
-from perception.errors import TollgateError, UpdateError, VerificationError
+from perception.errors import RolloutError, TollgateError, UpdateError, VerificationError
 from perception.files import locked, sha256_of_bytes
 
 TRUST, LOCK = "trust", "lock"
@@ -61,7 +61,8 @@ class Agent:
         Raises:
             VerificationError: what the repository shows is not to be believed; nothing changed.
             PreflightError: the release is for another machine; nothing changed.
-            UpdateError: the repository cannot be reached; nothing changed.
+            UpdateError: the repository cannot be reached; nothing changed. Or this vehicle's key or counter of records
+                is damaged: the pass was made all the same, since what tells of drives must not keep a rollback away.
             OutputError: the disk is full; nothing changed.
         """
         busy = UpdateError(f"{self._state}: another agent is at work on this vehicle; wait until it is done")
@@ -70,14 +71,27 @@ class Agent:
             journal = read_journal(self._state)
             follow(self._state, journal)
             health.settle(self._state / health.HEALTH)
+            damaged = self._collected()
+            report = self._judge(journal) or self._followed()
+            if damaged is not None:
+                raise damaged
+            return report
+
+    def _collected(self) -> TollgateError | None:
+        """Make records of the drives that ended; what is damaged that they need."""
+        try:
             Reporter(self._state, self._vehicle).collect()
-            if (judged := self._judge(journal)) is not None:
-                return judged
-            repository = self._refreshed(read_journal(self._state))
-            wanted = wanted_release(repository, self._vehicle, self._downloads())
-            if wanted is None:
-                return Report(Outcome.NOTHING_OFFERED, reason=f"for profile {self._vehicle.profile}")
-            return self._bring(repository, wanted)
+        except (UpdateError, RolloutError) as error:
+            return error
+        return None
+
+    def _followed(self) -> Report:
+        """Ask the repository, and do what it wants."""
+        repository = self._refreshed(read_journal(self._state))
+        wanted = wanted_release(repository, self._vehicle, self._downloads())
+        if wanted is None:
+            return Report(Outcome.NOTHING_OFFERED, reason=f"for profile {self._vehicle.profile}")
+        return self._bring(repository, wanted)
 
     def _judge(self, journal: Journal) -> Report | None:
         """End the commit window, if it can be ended; None where there is nothing to end."""

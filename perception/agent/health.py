@@ -34,6 +34,8 @@ from perception.record import RunHeader
 from perception.telemetry_record import Counted, LatencyBuckets
 
 HEALTH = "health"
+SPOOLED = "spooled-"  # how the name of a report begins whose record was made
+_NAMED = "[!.]*"  # not what is still being written beside its place
 
 
 class DriveReport(BaseModel):
@@ -190,7 +192,7 @@ def settle(folder: Path) -> None:
     Raises:
         OutputError: the disk fails.
     """
-    for path in sorted(folder.glob("*.running")):
+    for path in sorted(folder.glob(f"{_NAMED}.running")):
         try:
             if _abandoned(path):
                 path.replace(path.with_suffix(".json"))
@@ -255,7 +257,7 @@ def health_of(folder: Path, package_sha256: str) -> Health:
 
 def reports_in(folder: Path) -> Iterator[tuple[Path, DriveReport | None]]:
     """The drives that ended, oldest name first; None where a report cannot be read."""
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob(f"{_NAMED}.json")):
         try:
             yield path, DriveReport.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
@@ -263,8 +265,8 @@ def reports_in(folder: Path) -> Iterator[tuple[Path, DriveReport | None]]:
 
 
 def forget(folder: Path) -> None:
-    """Remove the reports of drives that ended; their verdict stands in the journal."""
-    for path in folder.glob("*.json"):
+    """Remove the reports of drives whose records were made; their verdict stands in the journal."""
+    for path in folder.glob(f"{SPOOLED}*.json"):
         path.unlink(missing_ok=True)
 
 

@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from securesystemslib.signer import CryptoSigner
 
 from perception.agent.companion import ShadowReport
-from perception.agent.health import HEALTH, DriveReport, reports_in
+from perception.agent.health import HEALTH, SPOOLED, DriveReport, reports_in
 from perception.agent.journal import Event, Journal, SlotName, SlotRecord, read_journal
 from perception.agent.slots import read_evidence, reference_in
 from perception.agent.wanted import Vehicle
@@ -40,7 +40,7 @@ from perception.telemetry_record import DriveRecord, Shadow, SlotEvent, sign_rec
 from perception.telemetry_spool import Delivery, Spool
 
 SPOOL, KEY = "spool", "vehicle.pem"
-NUMBERED, SPOOLED = "numbered-", "spooled-"
+NUMBERED = "numbered-"
 EVENTS = 16
 
 

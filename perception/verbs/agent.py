@@ -62,13 +62,13 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
         return _status(arguments.state, terminal)
     agent = _agent(arguments)
     if arguments.once:
-        return _tell(_pass(agent, arguments), terminal)
+        return _tell(_pass(agent, arguments, terminal), terminal)
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     while not stopped.is_set():
         try:
-            _tell(_pass(agent, arguments), terminal)
+            _tell(_pass(agent, arguments, terminal), terminal)
         except TollgateError as error:
             terminal.error(f"tollgate agent: {error}")
         stopped.wait(arguments.interval_s * random.uniform(1 - JITTER, 1 + JITTER))  # a fleet must not come at once
@@ -79,6 +79,8 @@ def _agent(arguments: argparse.Namespace) -> Agent:
     for name in ("repository", "root", "profile", "vehicle_id"):
         if getattr(arguments, name) is None:
             raise UpdateError(f"--{name.replace('_', '-')} is missing; see: tollgate agent --help")
+    if arguments.telemetry is not None and not arguments.telemetry.startswith(("http://", "https://")):
+        raise UpdateError(f"--telemetry: got {arguments.telemetry}, expected http://… or https://…")
     try:
         root = arguments.root.read_bytes()
     except OSError as error:
@@ -91,18 +93,22 @@ def _agent(arguments: argparse.Namespace) -> Agent:
     )
 
 
-def _pass(agent: Agent, arguments: argparse.Namespace) -> Report:
-    """One pass, with its metrics whatever it comes to; then the records that wait are sent, as far as they get."""
-    state = arguments.state
+def _pass(agent: Agent, arguments: argparse.Namespace, terminal: Terminal) -> Report:
+    """One pass; whatever it comes to, its metrics are written, and records that wait are sent as far as they get."""
+    state, outcome = arguments.state, ""
     try:
         report = agent.update()
+        outcome = report.outcome.value
+        return report
     except TollgateError as error:
-        write_metrics(state, outcome=type(error).__name__, at_s=time.time())
+        outcome = type(error).__name__
         raise
-    write_metrics(state, outcome=report.outcome.value, at_s=time.time())
-    if arguments.telemetry is not None:
-        Reporter(state, Vehicle(arguments.vehicle_id, arguments.profile)).upload(arguments.telemetry)
-    return report
+    finally:
+        write_metrics(state, outcome=outcome or "died", at_s=time.time())
+        if arguments.telemetry is not None:
+            sent = Reporter(state, Vehicle(arguments.vehicle_id, arguments.profile)).upload(arguments.telemetry)
+            if sent.reason is not None:
+                terminal.say(f"[yellow]{sent.left} drive records wait[/]  {escape(sent.reason)}")
 
 
 def _tell(report: Report, terminal: Terminal) -> int:

@@ -9,8 +9,6 @@ them, and a writer refuses a log that does not name its own key, so a log replac
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +21,7 @@ from securesystemslib.signer import Signer, SSlibKey
 from hw_profiles.yaml_files import complaints_of
 from perception.cohort import RolloutPlan, Sha256
 from perception.errors import RolloutError, VerificationError
-from perception.files import cannot_write, json_bytes, sha256_of_bytes
+from perception.files import json_bytes, sha256_of_bytes, write_new
 
 PAYLOAD_TYPE = "application/vnd.tollgate.rollout-entry+json"
 FOLDER = "entries"
@@ -43,7 +41,7 @@ class Entry(BaseModel):
         by: "auto", or "operator" for a person's command.
         plan: what vehicles follow from here on.
         stage_since_ns: when the current stage began.
-        paused: a person asked the automatic mode to keep still.
+        paused: a person asked the automatic mode not to advance.
         judgement: the figures of the look it rests on, None for a person's command without one.
         stages: the stage file's text, in the first entry only.
         vehicles: the size of the fleet that shares are reckoned for, in the first entry only.
@@ -168,31 +166,6 @@ def read_log(folder: Path) -> DecisionLog:
         entries.append(entry)
         previous = sha256_of_bytes(content)
     return DecisionLog(folder, tuple(entries), tuple(signers), previous)
-
-
-def write_new(path: Path, content: bytes) -> None:
-    """Write a file that must not exist, whole or not at all.
-
-    Raises:
-        FileExistsError: it exists, and is untouched.
-        OutputError: the folder is read-only or full.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            os.link(name, path)
-        finally:
-            Path(name).unlink()
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise cannot_write(path, error) from error
 
 
 def _content(path: Path) -> bytes:

@@ -2,14 +2,14 @@
 
 A vehicle's group follows from the draw and not from what it reports: records of a vehicle that drove another release
 than the plan gave it say nothing about either. Records count in the stage in which the drive began, on the vehicle's
-clock. Expected figures are those of all drives on the control release that began in the same quarter of a day.
+clock. Expected figures are those of all drives on the control release that began in the same quarter of a day; where
+there was none, misses and drift are compared with nothing and left out.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -17,16 +17,17 @@ import numpy as np
 from perception.errors import RolloutError
 from safety_gates.rollout.decision_log import Entry
 from safety_gates.rollout.ingest import FLEET, RECORDS, TELEMETRY, literal
-from safety_gates.rollout.quantities import COLUMNS, VehicleTable
+from safety_gates.rollout.quantities import COLUMNS, LENT_DRIFT, LENT_MISSES, VehicleTable
 from safety_gates.rollout.rollout import HOUR_NS, Rollout
 
 HOURS_ALIKE = 6
 
 # What control had in the same quarter of a day.
-_ALIKE = """
+_ALIKE = f"""
 CREATE TEMP TABLE alike AS
-SELECT started_ns // $alike AS hour, sum(misses) / nullif(sum(frames), 0) AS misses,
-       avg(input_drift) AS input_drift, avg(output_drift) AS output_drift
+SELECT started_ns // $alike AS hour, (sum(misses) + {LENT_MISSES}) / nullif(sum(frames), 0) AS misses,
+       avg(input_drift) + {LENT_DRIFT} AS input_drift,
+       avg(output_drift) + {LENT_DRIFT} AS output_drift
 FROM records WHERE release = $control AND started_ns >= $began AND started_ns < $now GROUP BY 1
 """
 # Drives of the stage and of the time before it, with the group the draw gave the vehicle.
@@ -36,9 +37,11 @@ SELECT r.vehicle, f.shadow AS place, r.started_ns >= $since AS now,
        f.holdout >= $holdout AND CASE WHEN $share > 0 THEN f.share < $share ELSE f.shadow < $shadow END AS drawn,
        r.release = CASE WHEN drawn AND $share > 0 AND now THEN $candidate ELSE $control END AS on_plan,
        1 AS drives, (NOT r.clean)::INTEGER AS crashed, (r.faults > 0)::INTEGER AS faulty,
-       r.frames, r.misses, r.frames * a.misses AS misses_expected,
-       r.input_drift, CASE WHEN r.input_drift IS NOT NULL THEN a.input_drift END AS input_expected,
-       r.output_drift, CASE WHEN r.output_drift IS NOT NULL THEN a.output_drift END AS output_expected,
+       r.frames, r.misses * (a.misses IS NOT NULL)::INTEGER AS misses, r.frames * a.misses AS misses_expected,
+       r.input_drift * (a.input_drift IS NOT NULL)::INTEGER AS input_drift,
+       CASE WHEN r.input_drift IS NOT NULL THEN a.input_drift END AS input_expected,
+       r.output_drift * (a.output_drift IS NOT NULL)::INTEGER AS output_drift,
+       CASE WHEN r.output_drift IS NOT NULL THEN a.output_drift END AS output_expected,
        r.compared - r.agreed AS disagreed, r.compared
 FROM records r JOIN fleet f ON f.number = r.vehicle LEFT JOIN alike a ON a.hour = r.started_ns // $alike
 WHERE (r.started_ns >= $since AND r.started_ns < $now) OR (r.started_ns >= $began AND r.started_ns < $before)
@@ -87,11 +90,15 @@ def vehicle_table(rollout: Rollout, now_ns: int) -> VehicleTable:
         RolloutError: nothing was ingested yet, or the store is damaged.
     """
     store = rollout.log.folder / TELEMETRY
-    if not (store / FLEET).exists() or not list(store.glob(f"[0-9]*/{RECORDS}")):
+    records = sorted(store.glob(f"[0-9]*/{RECORDS}"))
+    if not (store / FLEET).exists() or not records:
         raise RolloutError(f"{store}: holds no records; add some with: tollgate rollout ingest")
     try:
         with duckdb.connect() as database:
-            found = _ask(database, rollout, store, window_of(rollout, now_ns))
+            for name, paths in (("fleet", [store / FLEET]), ("records", records)):
+                files = ", ".join(map(literal, paths))
+                database.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{files}])")
+            found = _ask(database, rollout, window_of(rollout, now_ns))
     except duckdb.Error as error:
         raise RolloutError(f"{store}: cannot be read ({str(error).splitlines()[0]}); restore it from a copy") from error
     columns = {name: np.asarray(np.ma.filled(values, 0.0)) for name, values in found.items()}
@@ -103,7 +110,7 @@ def vehicle_table(rollout: Rollout, now_ns: int) -> VehicleTable:
 
 
 def _ask(
-    database: duckdb.DuckDBPyConnection, rollout: Rollout, store: Path, window: Window
+    database: duckdb.DuckDBPyConnection, rollout: Rollout, window: Window
 ) -> dict[str, np.ndarray[tuple[int], np.dtype[np.generic]]]:
     plan, stage = rollout.plan, rollout.stage
     values = {
@@ -118,8 +125,6 @@ def _ask(
         "share": stage.share,
         "shadow": stage.shadow,
     }
-    for name, pattern in (("fleet", FLEET), ("records", f"[0-9]*/{RECORDS}")):
-        database.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet({literal(store / pattern)})")
     for name, value in values.items():
         database.execute(f"SET VARIABLE {name} = ?", [value])
     for statement in (_ALIKE, _DRIVES):

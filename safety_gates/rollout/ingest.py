@@ -1,7 +1,7 @@
-"""From a folder of signed lines to a table that can be asked: what cannot be believed is counted and left out.
+"""From signed lines to a table that can be asked: what cannot be believed is counted and left out.
 
 Read are JSON lines (`*.json`, `*.jsonl`, `*.ndjson`) and Parquet files with a column `line`, both of what
-`perception.telemetry_record.sign_record` writes. An object store is read from its mount or a synchronised copy.
+`perception.telemetry_record.sign_record` writes.
 
 A record counts once its vehicle's signature verified, its instant can be, it belongs to this rollout, and its number
 is new. Everything else is dropped and counted under one of `REASONS`. Each ingest adds one batch, whole or not at all;
@@ -31,9 +31,9 @@ from perception.errors import OutputError, RolloutError, VerificationError
 from perception.files import json_bytes, locked, sha256_of_bytes, staged_file, staged_folder
 from perception.telemetry_record import MOST_RECORD_BYTES, DriveRecord, read_record
 from safety_gates.rollout.fleet_file import Fleet
+from safety_gates.rollout.uploads import PARQUET, Upload, Uploads, unreadable
 
 TELEMETRY, FLEET, RECORDS, FILES, COUNTS = "telemetry", "fleet.parquet", "records.parquet", "files.json", "counts.json"
-LINES, PARQUET = (".json", ".jsonl", ".ndjson"), ".parquet"
 MOST_AHEAD_NS = 10 * 60 * 10**9
 REASONS = {
     "accepted": "counted",
@@ -77,26 +77,29 @@ class Scope:
     now_ns: int
 
 
-def ingest(folder: Path, source: Path, fleet: Fleet, scope: Scope) -> Counter[str]:
+def ingest(folder: Path, source: Uploads, fleet: Fleet, scope: Scope) -> Counter[str]:
     """Add what is new in `source` to the rollout's store; returns how many of each of `REASONS`.
 
     Raises:
-        RolloutError: `source` is no folder, or somebody else is ingesting.
+        RolloutError: `source` cannot be read, or somebody else is ingesting; nothing was added.
         OutputError: the disk is full; nothing was added.
     """
-    if not source.is_dir():
-        raise RolloutError(f"{source}: is no folder, expected one with signed records (JSON lines or Parquet)")
     store, counts = folder / TELEMETRY, Counter[str]()
     busy = RolloutError(f"{store}: somebody else is ingesting; wait for them and try again")
-    with locked(store / ".lock", busy=busy), staged_folder(store / f"{_next_batch(store):06d}") as batch:
-        files, rows = _unread(store, source), batch / "rows.jsonl"
-        write_fleet(store, batch, fleet, scope.plan)
-        with rows.open("w", encoding="utf-8") as out:
-            out.writelines(json.dumps(row) + "\n" for row in _believed(files, fleet, scope, counts))
-        _write_batch(store, batch, rows, counts)
-        rows.unlink()
-        (batch / FILES).write_bytes(json_bytes([_identity(path) for path in files]))
-        (batch / COUNTS).write_bytes(json_bytes(dict(counts)))
+    with locked(store / ".lock", busy=busy):
+        files = _unread(store, source)
+        if not files:
+            return counts
+        with staged_folder(store / f"{_next_batch(store):06d}") as batch:
+            write_fleet(store, batch, fleet, scope.plan)
+            rows = batch / "rows.jsonl"
+            with rows.open("w", encoding="utf-8") as out:
+                lines = _lines_of(source.read(files, batch), counts)
+                out.writelines(json.dumps(row) + "\n" for row in _believed(lines, fleet, scope, counts))
+            _write_batch(store, batch, rows, counts)
+            rows.unlink()
+            (batch / FILES).write_bytes(json_bytes([_identity(file) for file in files]))
+            (batch / COUNTS).write_bytes(json_bytes(dict(counts)))
     return counts
 
 
@@ -139,15 +142,14 @@ def write_fleet(store: Path, scratch: Path, fleet: Fleet, plan: RolloutPlan) -> 
         lines.unlink()
 
 
-def _believed(files: Iterable[Path], fleet: Fleet, scope: Scope, counts: Counter[str]) -> Iterator[dict[str, object]]:
-    """Rows of records that verified and may belong to the rollout; the others are counted."""
-    for path in files:
-        for line in _lines_of(path, counts):
-            row, reason = _judged(line, fleet, scope)
-            if row is None:
-                counts[reason] += 1
-            else:
-                yield row
+def _believed(lines: Iterable[bytes], fleet: Fleet, scope: Scope, counts: Counter[str]) -> Iterator[dict[str, object]]:
+    """Rows of records that verified and may belong to the rollout, with their turn; the others are counted."""
+    for turn, line in enumerate(lines):
+        row, reason = _judged(line, fleet, scope)
+        if row is None:
+            counts[reason] += 1
+        else:
+            yield {"turn": turn, **row}
 
 
 def _judged(line: bytes, fleet: Fleet, scope: Scope) -> tuple[dict[str, object] | None, str]:
@@ -190,18 +192,26 @@ def _row(record: DriveRecord, digest: str) -> dict[str, object]:
     }
 
 
-def _lines_of(path: Path, counts: Counter[str]) -> Iterator[bytes]:
-    """Non-empty lines of a file; one that cannot be read, or is no Parquet file, counts as one malformed record."""
-    try:
-        if path.suffix == PARQUET:
+def _lines_of(paths: Iterable[Path], counts: Counter[str]) -> Iterator[bytes]:
+    """Non-empty lines of all files; a file that is no Parquet although it says so counts as one malformed record."""
+    for path in paths:
+        if path.suffix != PARQUET:
+            yield from _text_lines(path)
+            continue
+        try:
             yield from _parquet_lines(path)
-            return
+        except duckdb.Error:
+            counts["malformed"] += 1
+
+
+def _text_lines(path: Path) -> Iterator[bytes]:
+    try:
         with path.open("rb") as file:
             while line := file.readline(MOST_RECORD_BYTES + 2):
                 if line.strip():
                     yield line
-    except (OSError, duckdb.Error):
-        counts["malformed"] += 1
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def _parquet_lines(path: Path) -> Iterator[bytes]:
@@ -209,13 +219,13 @@ def _parquet_lines(path: Path) -> Iterator[bytes]:
         database.execute("SELECT line FROM read_parquet(?)", [str(path)])
         while rows := database.fetchmany(4096):
             for (line,) in rows:
-                yield line.encode() if isinstance(line, str) else bytes(line or b"")
+                yield line.encode() if isinstance(line, str) else line if isinstance(line, bytes) else b""
 
 
 # Of several records under one number the first counts: that of an earlier batch, else the first that was read.
 _GOT = """
 CREATE TABLE got AS
-SELECT f.number AS vehicle, r.*, row_number() OVER () AS turn FROM {rows} r JOIN fleet f USING (vehicle_id)
+SELECT f.number AS vehicle, r.* FROM {rows} r JOIN fleet f USING (vehicle_id)
 """
 _FIRST = """
 CREATE TABLE firsts AS
@@ -240,7 +250,7 @@ def _write_batch(store: Path, batch: Path, rows: Path, counts: Counter[str]) -> 
     earlier = [str(path) for path in store.glob(f"[0-9]*/{RECORDS}")]
     with _database(batch) as database:
         database.execute(f"CREATE VIEW fleet AS SELECT * FROM read_parquet({literal(store / FLEET)})")
-        database.execute(_GOT.format(rows=_json_rows(rows, COLUMNS)))
+        database.execute(_GOT.format(rows=_json_rows(rows, {"turn": "BIGINT", **COLUMNS})))
         database.execute("CREATE TABLE seen AS SELECT vehicle, sequence, digest FROM got LIMIT 0")
         if earlier:
             database.execute(
@@ -253,16 +263,17 @@ def _write_batch(store: Path, batch: Path, rows: Path, counts: Counter[str]) -> 
         _copy(database, _FRESH.format(columns=", ".join(f"got.{name}" for name in _KEPT)), batch / RECORDS)
 
 
-def _unread(store: Path, source: Path) -> tuple[Path, ...]:
-    """Files of the folder that no batch has read as they are now, by name."""
-    paths = sorted(path for path in source.rglob("*") if path.suffix in (*LINES, PARQUET) and path.is_file())
+def _unread(store: Path, source: Uploads) -> tuple[Upload, ...]:
+    """Files of the source that no batch has read as they are now.
+
+    They are remembered as they were listed: one that grows while it is read is read once more, and not forgotten.
+    """
     read = {tuple(entry) for earlier in store.glob(f"[0-9]*/{FILES}") for entry in json.loads(earlier.read_bytes())}
-    return tuple(path for path in paths if _identity(path) not in read)
+    return tuple(file for file in source.files() if _identity(file) not in read)
 
 
-def _identity(path: Path) -> tuple[str, int, int]:
-    status = path.stat()
-    return str(path.resolve()), status.st_size, status.st_mtime_ns
+def _identity(file: Upload) -> tuple[str, int, int | str]:
+    return file.name, file.bytes, file.version
 
 
 def _next_batch(store: Path) -> int:

@@ -16,27 +16,26 @@ from safety_gates.rollout.rollout import Rollout
 def judged(
     rollout: Rollout, judgement: Judgement, telemetry: Mapping[str, int], signer: Signer, *, now_ns: int
 ) -> Rollout:
-    """Carry out what a look says, and write it down.
+    """Carry out what a look says, and write it down. A rollout that a person holds does not advance, and rolls back.
 
     Raises:
-        RolloutError: the rollout has ended, is paused, or somebody was faster.
+        RolloutError: the rollout has ended, or somebody was faster.
         OutputError: the disk is full; nothing was decided.
     """
     _refuse_ended(rollout)
-    if rollout.log.last.paused:
-        raise RolloutError(
-            f"{rollout.log.folder}: a person holds this rollout ({rollout.log.last.reason}); "
-            "let it go on with: tollgate rollout advance, or roll back"
-        )
-    action, plan = _AUTOMATIC[judgement.outcome](rollout)
+    outcome, reason, paused = judgement.outcome, judgement.reason, rollout.log.last.paused
+    if paused and outcome is not Outcome.ROLLBACK:
+        outcome, reason = Outcome.HOLD, f"held by a person ({_why_held(rollout)}); {reason}"
+    action, plan = _AUTOMATIC[outcome](rollout)
     return _write(
         rollout,
         signer,
         now_ns,
         action=action,
         plan=plan,
-        reason=judgement.reason,
+        reason=reason,
         by="auto",
+        paused=paused and outcome is Outcome.HOLD,
         judgement=json_of(judgement),
         telemetry=dict(telemetry),
     )
@@ -86,6 +85,10 @@ def _write(rollout: Rollout, signer: Signer, now_ns: int, **fields: object) -> R
         }
     )
     return Rollout(rollout.log.append(entry, signer), rollout.file)
+
+
+def _why_held(rollout: Rollout) -> str:
+    return next(entry.reason for entry in reversed(rollout.log.entries) if entry.action == "hold")
 
 
 def _refuse_ended(rollout: Rollout) -> None:

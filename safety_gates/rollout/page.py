@@ -8,16 +8,24 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from importlib.resources import files
 from itertools import pairwise
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from safety_gates.rollout.decision import Outcome
 from safety_gates.rollout.decision_log import Entry
 from safety_gates.rollout.ingest import REASONS
 from safety_gates.rollout.plots import evidence_plots, exposure_plot
 from safety_gates.rollout.rollout import Rollout
 
-TONES = {"complete": "PASSED", "rolled back": "FAILED", "held": "INCONCLUSIVE", "rolling": "ROLLING"}
-MARKS = {"complete": "✓", "rolled back": "✗", "held": "‖", "rolling": "▸"}
+TONES = {
+    "complete": "PASSED",
+    "rolled back": "FAILED",
+    "held": "INCONCLUSIVE",
+    "waits for a person": "INCONCLUSIVE",
+    "rolling": "ROLLING",
+}
+MARKS = {"complete": "✓", "rolled back": "✗", "held": "‖", "waits for a person": "!", "rolling": "▸"}
 ACTION_TONES = {"advance": "PASSED", "complete": "PASSED", "rollback": "FAILED"}
 
 
@@ -84,7 +92,15 @@ def _standing(rollout: Rollout) -> str:
         return "rolled back"
     if rollout.ended:
         return "complete"
-    return "held" if rollout.log.last.paused else "rolling"
+    if rollout.log.last.paused:
+        return "held"
+    return "waits for a person" if _suspicious(rollout.log.last.judgement or {}) else "rolling"
+
+
+def _suspicious(judgement: Mapping[str, Any]) -> bool:
+    """Whether nothing but an event that is not quite harm stands in the way."""
+    held = [each for each in judgement.get("findings", ()) if each["outcome"] == Outcome.HOLD]
+    return bool(judgement.get("soaked")) and any(each["p_safe"] is None for each in held)
 
 
 def _stage_rows(rollout: Rollout) -> Iterator[StageRow]:
@@ -100,7 +116,7 @@ def _stage_rows(rollout: Rollout) -> Iterator[StageRow]:
             standing="done" if index < current else here if index == current else "ahead",
             looks=sum(entry.judgement is not None and entry.action != "advance" for entry in entries)
             + sum(entry.action == "advance" and entry.judgement is not None for entry in _leaving(rollout, stage.name)),
-            since=_instant(entries[0].at_ns) if entries else "",
+            since=_instant(entries[0].at_ns)[:10] if entries else "",
             soak=f"{stage.soak.hours:g} h, {stage.soak.vehicles:,} vehicles, {stage.soak.drives:,} drives",
         )
 

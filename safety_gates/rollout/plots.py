@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from safety_gates.report.svg import FAINT, FIRST, INK, LIMIT, SECOND, Plot, drawing, plot_of
 from safety_gates.rollout.decision_log import Entry
@@ -17,7 +17,8 @@ from safety_gates.rollout.quantities import QUANTITIES
 
 DAY_NS = 86400 * 10**9
 LEAST_P = 1e-15
-_SPACE = "\u2009"
+_SPACE = "\u202f"
+LABEL_APART = 0.1  # of the axis: names of stages any closer would lie on each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,20 @@ class Point:
     finding: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What all plots of a page share: the rollout's days so far, and when stages changed to which."""
+
+    days: float
+    borders: Sequence[tuple[float, str]]
+
+
 def evidence_plots(entries: Sequence[Entry]) -> tuple[Plot, ...]:
     """A plot of every criterion that was looked at."""
     series = _series(entries)
-    borders = _borders(entries)
+    span = Span((entries[-1].at_ns - entries[0].at_ns) / DAY_NS, _borders(entries))
     return tuple(
-        _DRAW[QUANTITIES[quantity].kind](quantity, points, borders)
+        _DRAW[QUANTITIES[quantity].kind](quantity, points, span)
         for quantity, points in series.items()
         if quantity in QUANTITIES
     )
@@ -44,15 +53,17 @@ def exposure_plot(entries: Sequence[Entry], until_ns: int) -> Plot:
     began = entries[0].at_ns
     days = [(entry.at_ns - began) / DAY_NS for entry in entries] + [(until_ns - began) / DAY_NS]
     shares = [_share(entry) for entry in entries]
-    with drawing("exposure", width_in=8.0, height_in=2.6) as (axes, canvas):
+    with drawing("exposure", height_in=2.4) as (axes, canvas):
         axes.step(days, [*shares, shares[-1]], where="post", color=FIRST)
         axes.fill_between(days, [*shares, shares[-1]], step="post", color=FIRST, alpha=0.2, linewidth=0)
         _mark(axes, _borders(entries))
+        labelled = -math.inf
         for day, name in [(0.0, entries[0].plan.stage), *_borders(entries)]:
-            axes.annotate(f" {name}", (day, 1), xycoords=("data", "axes fraction"), va="bottom", fontsize=9)
-        axes.set(
-            ylim=(0, max(5.0, 1.15 * max(shares))), xlim=(0, max(days[-1], 0.1)), xlabel="days", ylabel="% of the fleet"
-        )
+            if day - labelled >= LABEL_APART * days[-1]:
+                axes.annotate(name, (day, 1), xycoords=("data", "axes fraction"), va="bottom", fontsize=9)
+                labelled = day
+        _days(axes, days[-1])
+        axes.set(ylim=(0, max(5.0, 1.15 * max(shares))), ylabel="% of the fleet")
         return plot_of(
             canvas,
             title="Exposure",
@@ -60,7 +71,7 @@ def exposure_plot(entries: Sequence[Entry], until_ns: int) -> Plot:
         )
 
 
-def _rate(quantity: str, points: Sequence[Point], borders: Sequence[tuple[float, str]]) -> Plot:
+def _rate(quantity: str, points: Sequence[Point], span: Span) -> Plot:
     with drawing(f"evidence-{quantity}") as (axes, canvas):
         shown = [point for point in points if point.finding["got"] is not None]
         days = [point.day for point in shown]
@@ -75,13 +86,12 @@ def _rate(quantity: str, points: Sequence[Point], borders: Sequence[tuple[float,
         axes.set(
             yscale="log",
             ylim=(0.25, max([8.0, *(1.3 * point.finding["got"] for point in shown)])),
-            xlabel="days",
             ylabel="ratio to control",
         )
         axes.yaxis.set_major_locator(LogLocator(2.0))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda ratio, _: f"{ratio:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
-        _mark(axes, borders)
+        _over_time(axes, span)
         return plot_of(
             canvas,
             title=quantity.replace("_", " "),
@@ -90,13 +100,13 @@ def _rate(quantity: str, points: Sequence[Point], borders: Sequence[tuple[float,
         )
 
 
-def _event(quantity: str, points: Sequence[Point], borders: Sequence[tuple[float, str]]) -> Plot:
+def _event(quantity: str, points: Sequence[Point], span: Span) -> Plot:
     with drawing(f"evidence-{quantity}") as (axes, canvas):
         days = [point.day for point in points]
         axes.plot(days, [max(point.finding["p_harm"], LEAST_P) for point in points], "o-", color=FIRST, markersize=4)
         axes.plot(days, [point.finding["alpha"] for point in points], "--", color=LIMIT, drawstyle="steps-mid")
-        axes.set(yscale="log", ylim=(_floor(points), 2), xlabel="days", ylabel="p without harm")
-        _mark(axes, borders)
+        axes.set(yscale="log", ylim=(_floor(points), 2), ylabel="p without harm")
+        _over_time(axes, span)
         last = points[-1].finding
         return plot_of(
             canvas,
@@ -107,15 +117,14 @@ def _event(quantity: str, points: Sequence[Point], borders: Sequence[tuple[float
         )
 
 
-def _level(quantity: str, points: Sequence[Point], borders: Sequence[tuple[float, str]]) -> Plot:
+def _level(quantity: str, points: Sequence[Point], span: Span) -> Plot:
     with drawing(f"evidence-{quantity}") as (axes, canvas):
         shown = [point for point in points if point.finding["got"] is not None]
         axes.plot([p.day for p in shown], [100 * p.finding["got"] for p in shown], "o-", color=FIRST, markersize=4)
         most = max([100 * point.finding["got"] for point in shown] + [100 * point.finding["limit"] for point in points])
         axes.hlines(100 * points[-1].finding["limit"], 0, max(p.day for p in points), color=LIMIT, linewidth=2)
-        axes.set(ylim=(0, 1.3 * most), xlabel="days", ylabel="% in the median vehicle")
-        axes.set_xlim(left=0)
-        _mark(axes, borders)
+        axes.set(ylim=(0, 1.3 * most), ylabel="% in the median vehicle")
+        _over_time(axes, span)
         return plot_of(
             canvas,
             title=quantity.replace("_", " "),
@@ -134,9 +143,20 @@ def _limits(axes: Axes, points: Sequence[Point]) -> None:
     axes.plot(days, harms, "--", color=SECOND, linewidth=1.4, drawstyle="steps-mid")
 
 
+def _over_time(axes: Axes, span: Span) -> None:
+    """The same days on every plot, and upright lines where a stage ended."""
+    _mark(axes, span.borders)
+    _days(axes, 1.04 * span.days)
+
+
 def _mark(axes: Axes, borders: Sequence[tuple[float, str]]) -> None:
     for day, _ in borders:
         axes.axvline(day, color=FAINT, linewidth=1.2, zorder=0)
+
+
+def _days(axes: Axes, until: float) -> None:
+    axes.set(xlim=(0, max(until, 0.1)), xlabel="days")
+    axes.xaxis.set_major_locator(MaxNLocator(7, integer=until > 2))
 
 
 def _series(entries: Sequence[Entry]) -> dict[str, list[Point]]:

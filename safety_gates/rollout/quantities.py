@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from safety_gates.rollout.randomization import Draw, Flags, Floats, Rates
 
 Kind = Literal["event", "rate", "level"]
+# Control's figures are never taken to be nothing at all: against nothing, no rate could be called high.
+LENT_MISSES, LENT_DRIFT = 0.5, 1e-6
 
 
 @dataclass(frozen=True, slots=True)

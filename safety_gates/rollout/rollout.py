@@ -22,7 +22,7 @@ from securesystemslib.signer import Signer, SSlibKey
 from hw_profiles.yaml_files import model_from_fields
 from perception.cohort import FORMAT, TARGET, ReleaseRef, RolloutPlan, new_salt
 from perception.errors import RolloutError, VerificationError
-from perception.files import write_atomically
+from perception.files import write_atomically, write_new
 from safety_gates.rollout.decision import Look
 from safety_gates.rollout.decision_log import (
     FOLDER,
@@ -32,7 +32,6 @@ from safety_gates.rollout.decision_log import (
     entry_path,
     read_log,
     signed_entry,
-    write_new,
 )
 from safety_gates.rollout.stages import REFUSAL, RolloutFile, Stage, stages_from_text
 

@@ -85,7 +85,7 @@ class RolloutFile(_Strict):
         holdout: share of the fleet that keeps the control release.
         false_rollback: probability that a harmless candidate is rolled back, all stages, criteria and looks together.
         false_advance: probability that a stage advances although one quantity is at its limit.
-        suspicion: an event this unlikely holds the stage until a person has looked.
+        suspicion: an event this unlikely holds the stage, until later drives make it likely or a person moves it.
     """
 
     format: Literal["tollgate-stages/1"]

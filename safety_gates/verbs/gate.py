@@ -25,7 +25,7 @@ import os
 import shlex
 from pathlib import Path
 
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import Signer
 
 from perception.cli import EXIT_FAILED, EXIT_INCONCLUSIVE, EXIT_PASSED
 from perception.errors import ReleaseError, VerificationError
@@ -39,7 +39,6 @@ from safety_gates.case import SOAK_FRAMES, Case
 from safety_gates.evidence import KeptEvidence, Shelf
 from safety_gates.gates.provenance import sbom_in
 from safety_gates.judge import Judgement, WrittenJudgement, WrittenReport, judge
-from safety_gates.keys import read_signer
 from safety_gates.policy import load_policy
 from safety_gates.report.junit import junit_xml
 from safety_gates.report.markdown import markdown_summary
@@ -48,6 +47,7 @@ from safety_gates.report.words import MARKS, SIGNS, range_with_unit, with_unit
 from safety_gates.sbom import sbom_of_this_environment
 from safety_gates.source_signature import SourceSignature
 from safety_gates.trial import Trial
+from safety_gates.verbs.signing import add_key, signer_of
 from safety_gates.verdict import Outcome, Verdict
 
 EXIT_CODES = {
@@ -122,7 +122,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--attestation", type=Path, metavar="DSSE", help="also write a signed in-toto test result; needs --key"
     )
-    parser.add_argument("--key", type=Path, metavar="PEM", help="private key that signs the attestation")
+    add_key(parser, "private key that signs the attestation", required=False)
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
@@ -146,13 +146,13 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> int:
     return EXIT_CODES[judgement.outcome]
 
 
-def _signer_of(arguments: argparse.Namespace) -> CryptoSigner | None:
+def _signer_of(arguments: argparse.Namespace) -> Signer | None:
     """Whoever signs the attestation; read before anything is measured."""
-    if arguments.attestation is None:
-        return None
-    if arguments.key is None:
-        raise ReleaseError("--attestation: got no key to sign with; give --key PEM (tollgate release keys makes one)")
-    return read_signer(arguments.key)
+    if (arguments.attestation is None) != (arguments.key is None):
+        raise ReleaseError(
+            "--attestation: got one of it and --key, expected both or neither (tollgate release keys makes a key)"
+        )
+    return None if arguments.attestation is None else signer_of(arguments)
 
 
 def _source_signature_of(arguments: argparse.Namespace) -> SourceSignature | None:
@@ -214,6 +214,7 @@ def _command_of(arguments: argparse.Namespace) -> str:
         "sbom",
         "attestation",
         "key",
+        "public_key",
     ):
         if (value := getattr(arguments, name)) is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]

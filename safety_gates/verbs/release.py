@@ -31,8 +31,9 @@ from perception.terminal import Terminal
 from safety_gates.keys import any_public_key
 from safety_gates.publishing.audit import Audit, audit
 from safety_gates.release import sign_release
-from safety_gates.verbs.release_keys import add_key, add_keys, signer_of
+from safety_gates.verbs.release_keys import add_keys
 from safety_gates.verbs.release_repository import add_offer, add_publish, add_refresh
+from safety_gates.verbs.signing import add_key, signer_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

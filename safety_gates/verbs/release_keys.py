@@ -6,12 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from securesystemslib.signer import Signer
-
 from perception.cli import EXIT_PASSED
 from perception.errors import ReleaseError
 from perception.terminal import Terminal
-from safety_gates.keys import any_public_key, new_passphrase, signer_named
+from safety_gates.keys import any_public_key, new_passphrase
 from safety_gates.publishing.ceremony import found, revoke, rotate
 from safety_gates.publishing.keyring import KeyEntry, create_keyring, read_keyring
 from safety_gates.publishing.repository import METADATA, ROOT_THRESHOLD
@@ -39,21 +37,6 @@ def add_keys(actions: Actions) -> argparse.ArgumentParser:
     keys.add_argument("--public-key", type=Path, metavar="PUB", help="rotate: public half of the key at --uri")
     keys.set_defaults(act=lambda arguments, terminal: _ACTS[arguments.what](arguments, terminal))
     return keys
-
-
-def add_key(parser: argparse.ArgumentParser, says: str) -> None:
-    """Declare with which key something is signed; `signer_of` opens it."""
-    parser.add_argument("--key", required=True, metavar="KEY", help=f"{says}: a PEM file, or a URI (env:…, hsm:…)")
-    parser.add_argument("--public-key", type=Path, metavar="PUB", help="public half of a --key that is a URI")
-
-
-def signer_of(arguments: argparse.Namespace) -> Signer:
-    """The signer that the command line names.
-
-    Raises:
-        ReleaseError: it cannot be had.
-    """
-    return signer_named(arguments.key, arguments.public_key)
 
 
 def _create(arguments: argparse.Namespace, terminal: Terminal) -> int:

@@ -5,7 +5,7 @@
   status     stages, exposure, evidence and decisions, as text, page or metrics; decides nothing
   auto       one look: advance, hold or roll back on the evidence, if a look is due
   advance    go to the next stage by hand
-  hold       keep the automatic mode still, or let it go on with --lift
+  hold       keep the automatic mode from advancing, or let it go on with --lift; it still rolls back
   rollback   take every vehicle back to the control release
   simulate   what these stages do with simulated fleets: false alarms, exposure at detection, time to full rollout
 
@@ -44,8 +44,9 @@ from safety_gates.rollout.page import render
 from safety_gates.rollout.publication import published_release, publisher, refuse_misfits, refuse_unmeasured_drift
 from safety_gates.rollout.rollout import Beginning, Rollout, open_rollout, publish, start
 from safety_gates.rollout.stages import load_stages
+from safety_gates.rollout.uploads import uploads_at
 from safety_gates.verbs import rollout_simulate
-from safety_gates.verbs.release_keys import add_key, signer_of
+from safety_gates.verbs.signing import add_key, signer_of
 
 Act = Callable[[argparse.Namespace, Terminal], int]
 _EXITS = {"advance": EXIT_PASSED, "complete": EXIT_PASSED, "look": EXIT_INCONCLUSIVE, "rollback": EXIT_FAILED}
@@ -87,7 +88,9 @@ def _start_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _ingest_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, help="folder of signed records: JSON lines or Parquet, searched through")
+    parser.add_argument(
+        "source", help="signed records, JSON lines or Parquet: a folder, or a store (s3://BUCKET/PREFIX, gs:, az:)"
+    )
     parser.add_argument("--fleet", type=Path, required=True, metavar="JSONL", help="the vehicles and their public keys")
 
 
@@ -140,7 +143,7 @@ def _start(arguments: argparse.Namespace, terminal: Terminal) -> int:
 def _ingest(arguments: argparse.Namespace, terminal: Terminal) -> int:
     rollout = open_rollout(arguments.rollout)
     scope = Scope(rollout.plan, rollout.log.entries[0].at_ns, time.time_ns())
-    counts = ingest(arguments.rollout, arguments.source, read_fleet(arguments.fleet), scope)
+    counts = ingest(arguments.rollout, uploads_at(arguments.source), read_fleet(arguments.fleet), scope)
     rows = [(reason, str(counts[reason]), says) for reason, says in REASONS.items()]
     terminal.table("Records", ("count as", "records", "meaning"), rows)
     terminal.result({reason: counts[reason] for reason in REASONS})
@@ -255,7 +258,7 @@ _ACTIONS: dict[str, tuple[Act, str, Callable[[argparse.ArgumentParser], None]]] 
     "status": (_status, "show stages, exposure, evidence and decisions", _status_arguments),
     "auto": (_auto, "take one look and do what it says", _publish_arguments),
     "advance": (_by_hand, "go to the next stage by hand", _advance_arguments),
-    "hold": (_by_hand, "keep the automatic mode still", _hold_arguments),
+    "hold": (_by_hand, "keep the automatic mode from advancing; it still rolls back", _hold_arguments),
     "rollback": (_by_hand, "take every vehicle back to the control release", _reason_arguments),
     "simulate": (rollout_simulate.simulate, "try these stages on simulated fleets", rollout_simulate.add_arguments),
 }

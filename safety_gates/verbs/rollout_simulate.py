@@ -11,13 +11,11 @@ from perception.cli import EXIT_PASSED
 from perception.terminal import Terminal
 from safety_gates.rollout.simulation.campaign import CASES
 from safety_gates.rollout.simulation.study import Study, study
-from safety_gates.rollout.simulation.summary import Summary
+from safety_gates.rollout.simulation.summary import CAUGHT_BELOW, Summary
 from safety_gates.rollout.stages import load_stages
 
-_HEADER = (
-    *("case", "vehicles", "complete", "rolled back", "held", "stopped ≤ 5 %", "rolled back ≤ 5 %"),
-    *("exposed, median / 95 %", "days, median / 95 %"),
-)
+_ENDS = ("case", "vehicles", "complete", "rolled back", "held", "days, median / 95 %")
+_CAUGHT = ("case", "vehicles", "stopped", "by itself", "exposed, median / 95 %")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,20 +51,19 @@ def simulate(arguments: argparse.Namespace, terminal: Terminal) -> int:
         text, tuple(arguments.case), tuple(arguments.vehicles), arguments.runs, arguments.seed, arguments.model
     )
     summaries = study(wanted, arguments.output, workers=arguments.workers, terminal=terminal)
-    terminal.table(f"{arguments.runs} rollouts each, seed {arguments.seed}", _HEADER, map(_cells, summaries))
+    terminal.table(f"How {arguments.runs} rollouts each ended, seed {arguments.seed}", _ENDS, map(_ends, summaries))
+    terminal.table(
+        f"\nStopped with the candidate in at most {CAUGHT_BELOW:.0%} of the fleet", _CAUGHT, map(_caught, summaries)
+    )
     terminal.result([asdict(each) for each in summaries])
     return EXIT_PASSED
 
 
-def _cells(each: Summary) -> tuple[str, ...]:
-    return (
-        each.case,
-        f"{each.vehicles:,}",
-        f"{each.complete:.1%}",
-        f"{each.rolled_back:.1%}",
-        f"{each.held:.1%}",
-        f"{each.stopped:.1%}",
-        f"{each.caught:.1%}",
-        f"{each.exposure[0]:.2%} / {each.exposure[1]:.2%}",
-        f"{each.days[0]:.1f} / {each.days[1]:.1f}",
-    )
+def _ends(each: Summary) -> tuple[str, ...]:
+    shares = (f"{share:.1%}" for share in (each.complete, each.rolled_back, each.held))
+    return each.case, f"{each.vehicles:,}", *shares, f"{each.days[0]:.1f} / {each.days[1]:.1f}"
+
+
+def _caught(each: Summary) -> tuple[str, ...]:
+    shares = (f"{share:.1%}" for share in (each.stopped, each.caught))
+    return each.case, f"{each.vehicles:,}", *shares, f"{each.exposure[0]:.2%} / {each.exposure[1]:.2%}"

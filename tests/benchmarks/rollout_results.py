@@ -1,4 +1,4 @@
-"""docs/results/rollout.json and the plots of docs/rollout.md, from a finished study and a timed decision.
+"""docs/results/rollout.json, and table and plots of docs/rollout.md, from a finished study and a timed decision.
 
 tollgate rollout simulate --vehicles 1000 10000 100000 1000000 --output out/study
 python -m tests.benchmarks.rollout_results out/study
@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,7 +35,8 @@ from tests.benchmarks.results import RESULTS, row, write_results
 from tests.perception.fleet import CANDIDATE, CONTROL, NOW_NS, new_key
 from tests.safety_gates.rollout.field import begun
 
-IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+IMAGES, PAGE = DOCS / "images", DOCS / "rollout.md"
 VEHICLES, DRIVES, REPEATS = 1_000_000, 8, 3
 SIMULATE, TIMED = "tollgate rollout simulate", "python -m tests.benchmarks.rollout_results"
 DRAWN = ("misses_doubled", "misses_half_more", "crash_loop", "faults_tenfold")
@@ -48,6 +50,7 @@ def main(study: Path, *, keep_timing: bool) -> int:
     timings_s, drives = _earlier_timings() if keep_timing else decision_times_s()
     _draw_exposure(runs)
     _draw_duration(runs)
+    _write_table(summaries)
     rows = [line for summary in summaries for line in _rows(summary)]
     rows.append(
         row(
@@ -127,6 +130,33 @@ def _runs(study: Path) -> dict[tuple[str, int], tuple[Run, ...]]:
         found[case, int(vehicles)] = tuple(sorted(runs, key=lambda run: run.run))
     most = max(map(len, found.values()))
     return {key: runs for key, runs in found.items() if len(runs) == most}
+
+
+def _write_table(summaries: Sequence[Summary]) -> None:
+    """Put the rows into the page's table of rollouts; cases in the order in which the product names them."""
+    page, order = PAGE.read_text(encoding="utf-8"), list(CASES)
+    head, rule, *_ = page[page.index("| candidate | vehicles |") :].splitlines()
+    table = re.compile(re.escape(f"{head}\n{rule}\n") + r"(\|.*\n)*")
+    rows = [_cells(each) for each in sorted(summaries, key=lambda each: (order.index(each.case), each.vehicles))]
+    fresh = "".join(f"{line}\n" for line in (head, rule, *rows))
+    PAGE.write_text(table.sub(lambda _: fresh, page, count=1), encoding="utf-8")
+
+
+def _cells(each: Summary) -> str:
+    harmless = each.case == "none"
+    shown = "–" if harmless else f"{100 * each.stopped:.1f} %"
+    by_itself = each.rolled_back if harmless else each.caught
+    exposed = "–" if harmless else " / ".join(f"{100 * share:.2f} %" for share in each.exposure)
+    cells = (
+        CASES[each.case].says,
+        f"{each.vehicles:,}",
+        *(f"{100 * share:.1f} %" for share in (each.complete, each.held)),
+        shown,
+        f"{100 * by_itself:.1f} %",
+        exposed,
+        " / ".join(f"{days:.1f}" for days in each.days),
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def _rows(summary: Summary) -> Iterator[dict[str, object]]:

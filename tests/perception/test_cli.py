@@ -152,3 +152,10 @@ def test_a_vehicle_without_the_factory_says_what_brings_the_verb(tmp_path: Path)
     assert done.returncode == 2
     assert "this installation has no compile" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_factory_without_duckdb_says_which_extra_brings_it() -> None:
+    program = "import sys; sys.modules['duckdb'] = None; from perception.cli import main; sys.exit(main(['rollout']))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "duckdb is not installed; run: pip install 'tollgate[rollout]'" in done.stderr.replace("\n", " ")

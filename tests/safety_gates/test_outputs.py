@@ -187,7 +187,9 @@ class TestSourceSignature:
         [
             (["--source-signature", "none"], "got no key to verify it with"),
             (["--source-signature", "none", "--source-key", "none"], "none: no signature"),
-            (["--attestation", "result.json"], "got no key to sign with"),
+            (["--attestation", "result.json"], "--attestation: got one of it and --key, expected both"),
+            (["--key", "signer.pem"], "--attestation: got one of it and --key, expected both"),
+            (["--attestation", "result.json", "--key", "env:NO_KEY"], "env:NO_KEY: names a key by URI"),
         ],
     )
     def test_half_of_what_is_needed_is_refused_before_any_work(self, tmp_path, short_drive, capsys, words, match):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from securesystemslib.dsse import Envelope
 from securesystemslib.signer import HSMSigner
 
 from perception.cli import main
@@ -19,6 +22,7 @@ from safety_gates.publishing.keyring import read_keyring
 from safety_gates.publishing.repository import Change, change
 from safety_gates.rollout.decision_log import read_log
 from tests.perception.agent.fleet import Works
+from tests.safety_gates.builders import package
 from tests.safety_gates.rollout.field import STAGES
 
 PIN, KEY_ID = "123456", 2
@@ -87,3 +91,17 @@ def test_an_operators_key_may_be_in_a_token(token, tmp_path):
     log = read_log(tmp_path / "rollout")
     assert [entry.action for entry in log.entries] == ["start", "advance"]
     assert set(log.signers) == {any_public_key(public_key).keyid}
+
+
+def test_an_attestation_is_signed_by_a_token_or_a_pipelines_secret(token, tmp_path, short_drive, monkeypatch):
+    uri, public_key = token
+    secret = Ed25519PrivateKey.generate()
+    monkeypatch.setenv("SECRET", secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode())
+    public = secret.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "secret.pub").write_bytes(public)
+    package(tmp_path / "package")
+    words = ["gate", str(tmp_path / "package"), "--recording", str(short_drive[0]), "--quiet"]
+    for number, (key, half) in enumerate(((uri, public_key), ("env:SECRET", tmp_path / "secret.pub"))):
+        result = tmp_path / f"{number}.dsse.json"
+        assert main([*words, "--attestation", str(result), "--key", key, "--public-key", str(half)]) == 3
+        Envelope.from_dict(json.loads(result.read_bytes())).verify([any_public_key(half)], 1)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.errors import RolloutError
-from safety_gates.rollout.quantities import COLUMNS, VehicleTable
+from safety_gates.rollout.quantities import COLUMNS, LENT_MISSES, VehicleTable
 from safety_gates.rollout.stages import Stage
 
 Floats = NDArray[np.float64]
@@ -194,12 +194,14 @@ class SimulatedFleet:
         done[ROW["output_drift"]] = (
             drives * self._drift * noise[1] * weather * np.where(new, regression.output_drift, 1)
         )
-        for count, exposure, expected in (
-            ("misses", "frames", "misses_expected"),
-            ("input_drift", "drives", "input_expected"),
-            ("output_drift", "drives", "output_expected"),
+        for count, exposure, expected, lent in (
+            ("misses", "frames", "misses_expected", LENT_MISSES),
+            ("input_drift", "drives", "input_expected", 0.0),
+            ("output_drift", "drives", "output_expected", 0.0),
         ):
-            done[ROW[expected]] = expected_by_control(done[ROW[count]], done[ROW[exposure]], ~new)
+            rate = _rate_of_control(done[ROW[count]], done[ROW[exposure]], ~new, lent)
+            done[ROW[expected]] = done[ROW[exposure]] * rate
+            done[ROW[count]] *= rate > 0
         if self._shadowing.any():
             compared = np.where(self._shadowing, np.round(frames / 10), 0)
             done[ROW["compared"]] = compared
@@ -219,11 +221,10 @@ class SimulatedFleet:
         return drawn
 
 
-def expected_by_control(count: Floats, exposure: Floats, control: NDArray[np.bool_]) -> Floats:
-    """(N,) what control's rate in the same hours makes of every vehicle's exposure."""
+def _rate_of_control(count: Floats, exposure: Floats, control: NDArray[np.bool_], lent: float) -> float:
+    """Control's rate in the same hours; 0 where control did not drive, which nothing is compared with."""
     driven = float(exposure[control].sum())
-    expected: Floats = exposure * (float(count[control].sum()) / driven if driven > 0 else 0.0)
-    return expected
+    return (float(count[control].sum()) + lent) / driven if driven > 0 else 0.0
 
 
 def share_of_day(from_h: float, hours: float) -> float:

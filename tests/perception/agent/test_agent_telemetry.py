@@ -14,13 +14,22 @@ from pathlib import Path
 import pytest
 
 from perception.agent.agent import Outcome
-from perception.agent.health import HEALTH, DriveReport, HealthReporter, hold_running, settle, write_report
+from perception.agent.health import (
+    HEALTH,
+    DriveReport,
+    HealthReporter,
+    forget,
+    health_of,
+    hold_running,
+    settle,
+    write_report,
+)
 from perception.agent.index import rollout_name
 from perception.agent.journal import read_journal
 from perception.agent.telemetry import Reporter, vehicle_signer
 from perception.cli import main
 from perception.cohort import RolloutPlan
-from perception.errors import UpdateError
+from perception.errors import TollgateError, UpdateError
 from perception.package import open_package
 from perception.pipeline import FrameResult, Status, Timings, open_pipeline
 from perception.record import RunHeader
@@ -109,28 +118,70 @@ def test_killed_at_every_step_each_drive_is_counted_once(road, tmp_path):
         assert len(records_of(road)) == before + 3, changes[at - 1]
 
 
+class Takes(Quiet):
+    """A server that keeps what is put to it."""
+
+    def do_PUT(self):
+        path = Path(self.directory) / self.path.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(201)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
 def test_what_waits_is_sent_and_nothing_is_lost_without_a_network(road, tmp_path):
-    received = tmp_path / "received"
-
-    class Takes(Quiet):
-        def do_PUT(self):
-            path = received / self.path.lstrip("/")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(201)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
     road.drive(frames=5)
     reporter = Reporter(road.state, road.vehicle)
     reporter.collect()
     waiting = records_of(road)
     assert reporter.upload("http://127.0.0.1:9").left == len(waiting)
     assert records_of(road) == waiting
-    with served(tmp_path, Takes) as url:
+    with served(tmp_path / "received", Takes) as url:
         assert reporter.upload(url).sent == len(waiting)
     assert records_of(road) == []
-    assert records_of(road, received) == waiting
+    assert records_of(road, tmp_path / "received") == waiting
+
+
+class TestService:
+    def words(self, road, tmp_path, repository):
+        (tmp_path / "root.json").write_bytes(road.origin.root)
+        words = ["agent", str(road.state), "--repository", repository, "--root", str(tmp_path / "root.json")]
+        return [*words, "--profile", "x86_cpu", "--vehicle-id", "V1", "--once"]
+
+    def test_records_are_sent_also_while_releases_cannot_be_had(self, road, tmp_path, capsys):
+        road.drive(frames=5)
+        words = self.words(road, tmp_path, "http://127.0.0.1:9")
+        with served(tmp_path / "received", Takes) as url:
+            assert main([*words, "--telemetry", url]) == 2
+        assert "the server cannot be reached" in capsys.readouterr().err
+        assert [record.frames for record in records_of(road, tmp_path / "received")][-1] == 5
+        assert records_of(road) == []
+        assert 'outcome="UpdateError"' in (road.state / "metrics.prom").read_text()
+
+    def test_records_that_wait_are_told(self, road, tmp_path, capsys):
+        road.drive(frames=5)
+        assert main([*self.words(road, tmp_path, road.origin.url), "--telemetry", "http://127.0.0.1:9"]) == 0
+        assert "drive records wait  http://127.0.0.1:9/V1/" in capsys.readouterr().out.replace("\n", "")
+
+    def test_an_address_that_is_none_is_one_line(self, road, tmp_path, capsys):
+        assert main([*self.words(road, tmp_path, road.origin.url), "--telemetry", "ftp://x"]) == 2
+        assert "--telemetry: got ftp://x, expected http://" in capsys.readouterr().err
+
+
+def test_a_report_that_is_being_written_is_left_alone(road):
+    """It lies beside its place under a hidden name; taken for a report, it would count as a fault, or be lost."""
+    report = DriveReport(package_sha256=road.runs, started_ns=1, ended="clean", frames=3)
+    before, half = len(records_of(road)), [road.state / HEALTH / name for name in (".d.x1.json", ".d.running")]
+    for path in half:
+        path.write_bytes(b"{")
+    assert road.update().outcome is Outcome.UP_TO_DATE
+    assert [path.read_bytes() for path in half] == [b"{", b"{"]
+    assert health_of(road.state / HEALTH, road.runs).faults == ()
+    write_report(road.state / HEALTH / "d.json", report)
+    forget(road.state / HEALTH)
+    assert Reporter(road.state, road.vehicle).collect() == 1
+    assert len(records_of(road)) == before + 1
 
 
 def test_the_vehicles_key_is_its_own(road):
@@ -140,6 +191,21 @@ def test_the_vehicles_key_is_its_own(road):
     path.write_text("no key")
     with pytest.raises(UpdateError, match=r"vehicle\.pem: no private key in PEM; move it away"):
         vehicle_signer(road.state)
+
+
+@pytest.mark.parametrize(("file", "match"), [("vehicle.pem", "no private key"), ("spool/next_sequence", "no number")])
+def test_a_damaged_key_or_counter_keeps_no_release_away(works, road, file, match):
+    second = works.publish("second", service_ms=0.1)
+    road.drive(frames=5)
+    kept = (road.state / file).read_bytes()
+    (road.state / file).write_text("damaged")
+    with pytest.raises(TollgateError, match=match):
+        road.update()
+    assert road.release == second.name
+    (road.state / file).write_bytes(kept)
+    before = len(records_of(road))
+    road.update()
+    assert len(records_of(road)) == before + 1
 
 
 def test_the_record_of_a_rollout_says_the_vehicles_place(works, road):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,7 @@ criteria:
   - {quantity: shadow_disagreement, harm: 0.2, limit: 0.2, why: it agrees with what drives today}
 """
 DAY_NS = 24 * HOUR_NS
+YEAR_NS = 365 * DAY_NS
 
 
 def begun(folder: Path, signer: CryptoSigner, *, began_ns: int = NOW_NS, **changes: object) -> Rollout:
@@ -84,6 +87,28 @@ class Cars:
                 at_ns = from_ns + int((turn + 0.5) / drives * hours * HOUR_NS) - 700 * 10**9
                 lines.append(self.line(rollout, name, at_ns, **(candidates if runs_it else {})))
         (self.uploads / f"{from_ns}.jsonl").write_bytes(b"".join(lines))
+
+    def drive_before_and_with(self, rollout: Rollout) -> None:
+        """A day before the candidate and a day with it."""
+        self.drive(rollout, from_ns=NOW_NS, drives=3, role="control", release=rollout.plan.control.model_dump())
+        self.drive(rollout, from_ns=NOW_NS + DAY_NS, drives=3)
+
+    def garbage(self, rollout: Rollout, number: int) -> tuple[bytes, str]:
+        """One line that must not count, of every kind in turn, and as what it is counted."""
+        name = list(self.signers)[number % len(self.signers)]
+        good, at_ns = json.loads(self.line(rollout, name, NOW_NS + DAY_NS)), NOW_NS + DAY_NS + DAY_NS // 2
+        bad = base64.b64encode(base64.b64decode(good["payload"]).replace(b'"late":', b'"late":9')).decode()
+        kinds = (
+            (b"\x00\xff not a record\n", "malformed"),
+            (json.dumps(good).encode()[:-40] + b"\n", "malformed"),
+            (json.dumps(good | {"payload": bad}).encode() + b"\n", "forged"),
+            (sign_record(record(name, started_ns=at_ns, late=18_000, skipped=0), new_key()), "forged"),
+            (self.line(rollout, name, NOW_NS + 8 * YEAR_NS, late=17_000), "skewed"),
+            (self.line(rollout, name, NOW_NS - 30 * YEAR_NS, late=17_000), "skewed"),
+            (self.line(rollout, name, at_ns, late=17_000, rollout="another"), "foreign"),
+            (self.line(rollout, name, at_ns, late=17_000, sequence=0), "replayed"),
+        )
+        return kinds[number % len(kinds)]
 
 
 def reread(rollout: Rollout) -> Rollout:

@@ -30,6 +30,7 @@ from safety_gates.rollout.moving import judged
 from safety_gates.rollout.publication import published_release, publisher
 from safety_gates.rollout.rollout import Beginning, open_rollout, publish, start
 from safety_gates.rollout.stages import load_stages
+from safety_gates.rollout.uploads import UploadFolder
 from tests.perception.agent.fleet import Road, Works, served
 from tests.perception.fleet import NOW_NS, new_key
 from tests.perception.test_telemetry_spool import keeping
@@ -181,7 +182,7 @@ class Street:
         """Ingest what the server got, and carry out what a look says."""
         rollout = open_rollout(self.folder / name)
         scope = Scope(rollout.plan, rollout.log.entries[0].at_ns, now_ns)
-        counts = ingest(rollout.log.folder, server.folder, read_fleet(self.folder / "fleet.jsonl"), scope)
+        counts = ingest(rollout.log.folder, UploadFolder(server.folder), read_fleet(self.folder / "fleet.jsonl"), scope)
         found = judge_stage(rollout.file, rollout.stage, vehicle_table(rollout, now_ns), at=rollout.next_look(now_ns))
         moved = judged(rollout, found, dict(counts), self.key, now_ns=now_ns)
         publish(moved, publisher(self.works.repository, self.works.keyring))

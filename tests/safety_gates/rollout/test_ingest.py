@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,17 +11,18 @@ import pytest
 
 from perception.cohort import assignment
 from perception.errors import OutputError, RolloutError
-from perception.telemetry_record import sign_record
 from safety_gates.rollout.decision import json_of, judge_stage
 from safety_gates.rollout.field import vehicle_table
 from safety_gates.rollout.fleet_file import fleet_line, read_fleet
 from safety_gates.rollout.ingest import RECORDS, TELEMETRY, Scope, ingest, total_counts
 from safety_gates.rollout.moving import command
+from safety_gates.rollout.quantities import LENT_MISSES
+from safety_gates.rollout.uploads import UploadFolder
 from tests.disk import room_for
-from tests.perception.fleet import CANDIDATE, NOW_NS, new_key, record
+from tests.perception.fleet import CANDIDATE, NOW_NS
 from tests.safety_gates.rollout.field import DAY_NS, Cars, begun
 
-YEAR_NS = 365 * DAY_NS
+DRIFT = {"counts": [1], "divergence": 0.9}
 
 
 @pytest.fixture
@@ -39,7 +38,12 @@ def cars(tmp_path):
 
 def taken(rollout, cars, *, now_ns=NOW_NS + 2 * DAY_NS):
     return dict(
-        ingest(rollout.log.folder, cars.uploads, read_fleet(cars.fleet_file), Scope(rollout.plan, NOW_NS, now_ns))
+        ingest(
+            rollout.log.folder,
+            UploadFolder(cars.uploads),
+            read_fleet(cars.fleet_file),
+            Scope(rollout.plan, NOW_NS, now_ns),
+        )
     )
 
 
@@ -49,36 +53,13 @@ def figures(rollout, now_ns=NOW_NS + 2 * DAY_NS):
     return json_of(judge_stage(rollout.file, rollout.stage, vehicle_table(rollout, now_ns), at=look))
 
 
-def drove(rollout, cars):
-    """A day before the candidate and a day with it."""
-    cars.drive(rollout, from_ns=NOW_NS, drives=3, role="control", release=rollout.plan.control.model_dump())
-    cars.drive(rollout, from_ns=NOW_NS + DAY_NS, drives=3)
-
-
 class TestGarbage:
-    def garbage(self, rollout, cars, number):
-        """One line that must not count, of every kind in turn."""
-        name = list(cars.signers)[number % len(cars.signers)]
-        good, at_ns = json.loads(cars.line(rollout, name, NOW_NS + DAY_NS)), NOW_NS + DAY_NS + DAY_NS // 2
-        bad = base64.b64encode(base64.b64decode(good["payload"]).replace(b'"late":', b'"late":9')).decode()
-        kinds = (
-            (b"\x00\xff not a record\n", "malformed"),
-            (json.dumps(good).encode()[:-40] + b"\n", "malformed"),
-            (json.dumps(good | {"payload": bad}).encode() + b"\n", "forged"),
-            (sign_record(record(name, started_ns=at_ns, late=18_000, skipped=0), new_key()), "forged"),
-            (cars.line(rollout, name, NOW_NS + 8 * YEAR_NS, late=17_000), "skewed"),
-            (cars.line(rollout, name, NOW_NS - 30 * YEAR_NS, late=17_000), "skewed"),
-            (cars.line(rollout, name, at_ns, late=17_000, rollout="another"), "foreign"),
-            (cars.line(rollout, name, at_ns, late=17_000, sequence=0), "replayed"),
-        )
-        return kinds[number % len(kinds)]
-
     def test_ten_percent_garbage_is_counted_and_moves_no_figure(self, rollout, cars):
-        drove(rollout, cars)
+        cars.drive_before_and_with(rollout)
         clean = taken(rollout, cars)
         expected = figures(rollout)
         assert clean == {"accepted": 240}
-        bad = [self.garbage(rollout, cars, number) for number in range(26)]
+        bad = [cars.garbage(rollout, number) for number in range(26)]
         (cars.uploads / "z.jsonl").write_bytes(b"".join(line for line, _ in bad))
         counts = taken(rollout, cars)
         assert counts == {reason: sum(kind == reason for _, kind in bad) for reason in {kind for _, kind in bad}}
@@ -86,9 +67,9 @@ class TestGarbage:
         assert total_counts(rollout.log.folder)["accepted"] == 240
 
     def test_the_same_garbage_before_the_good_records_moves_nothing_either(self, rollout, cars):
-        (cars.uploads / "a.jsonl").write_bytes(b"".join(self.garbage(rollout, cars, n)[0] for n in range(6)))
+        (cars.uploads / "a.jsonl").write_bytes(b"".join(cars.garbage(rollout, n)[0] for n in range(6)))
         taken(rollout, cars)
-        drove(rollout, cars)
+        cars.drive_before_and_with(rollout)
         taken(rollout, cars)
         assert figures(rollout)["evidence"]["drives"] == 3 * self.candidates(rollout, cars)
 
@@ -96,7 +77,7 @@ class TestGarbage:
         return sum(assignment(rollout.plan, name).role == "candidate" for name in cars.signers)
 
     def test_records_off_the_plan_say_nothing(self, rollout, cars):
-        drove(rollout, cars)
+        cars.drive_before_and_with(rollout)
         taken(rollout, cars)
         expected = figures(rollout)
         control = next(name for name in cars.signers if assignment(rollout.plan, name).role == "control")
@@ -138,6 +119,18 @@ class TestIdempotence:
         (cars.uploads / "a.parquet").write_bytes(b"PAR1 garbage")
         cars.drive(rollout, from_ns=NOW_NS + DAY_NS, drives=1)
         assert taken(rollout, cars) == {"malformed": 1, "accepted": 40}
+
+    def test_a_parquet_column_of_numbers_holds_no_records(self, rollout, cars):
+        with duckdb.connect() as database:
+            path = cars.uploads / "a.parquet"
+            database.execute(f"COPY (SELECT 10_000_000_000_000 AS line FROM range(3)) TO '{path}' (FORMAT parquet)")
+        assert taken(rollout, cars) == {"malformed": 3}
+
+    def test_nothing_new_adds_no_batch(self, rollout, cars):
+        cars.drive(rollout, from_ns=NOW_NS + DAY_NS, drives=1)
+        taken(rollout, cars)
+        taken(rollout, cars)
+        assert [path.name for path in (rollout.log.folder / TELEMETRY).glob("[0-9]*")] == ["000001"]
 
     def test_a_record_that_comes_late_still_counts_in_its_stage(self, rollout, cars):
         late = cars.line(rollout, "car-3", NOW_NS + DAY_NS + 10**9)
@@ -184,13 +177,16 @@ class TestFaults:
     def test_a_source_that_is_no_folder_is_refused(self, rollout, cars, tmp_path):
         with pytest.raises(RolloutError, match="is no folder"):
             ingest(
-                rollout.log.folder, tmp_path / "nothing", read_fleet(cars.fleet_file), Scope(rollout.plan, 0, NOW_NS)
+                rollout.log.folder,
+                UploadFolder(tmp_path / "nothing"),
+                read_fleet(cars.fleet_file),
+                Scope(rollout.plan, 0, NOW_NS),
             )
 
 
 class TestTable:
     def test_groups_follow_the_draw_and_expected_is_what_control_had_in_the_same_hours(self, rollout, cars):
-        drove(rollout, cars)
+        cars.drive_before_and_with(rollout)
         taken(rollout, cars)
         table = vehicle_table(rollout, NOW_NS + 2 * DAY_NS)
         assert int(table.candidate.sum()) == sum(
@@ -199,17 +195,48 @@ class TestTable:
         assert table.now["drives"].tolist() == [3.0] * 40
         assert table.before["drives"].tolist() == [3.0] * 40
         control = ~table.candidate
-        assert table.now["misses_expected"][control].sum() == pytest.approx(table.now["misses"][control].sum())
-        assert table.before["misses_expected"].sum() == pytest.approx(table.before["misses"].sum())
+        lent = 3 * LENT_MISSES  # drives fall into three quarters of the day
+        assert table.now["misses_expected"][control].sum() == pytest.approx(table.now["misses"][control].sum() + lent)
+        assert table.before["misses_expected"].sum() == pytest.approx(table.before["misses"].sum() + lent)
+
+    def test_misses_roll_back_where_control_has_none_at_all(self, rollout, cars):
+        none = {"late": 0, "output_drift": None}
+        cars.usual = dict.fromkeys(cars.usual, 0.0)
+        cars.drive(rollout, from_ns=NOW_NS, drives=3, role="control", release=rollout.plan.control.model_dump(), **none)
+        cars.drive(rollout, from_ns=NOW_NS + DAY_NS, drives=3, late=1800)
+        taken(rollout, cars)
+        found = figures(rollout)
+        assert found["outcome"] == "ROLLBACK"
+        assert "deadline_misses: 32 × control" in found["reason"]
+
+    def test_drives_in_hours_in_which_control_did_not_drive_are_compared_with_nothing(self, rollout, cars):
+        cars.drive_before_and_with(rollout)
+        taken(rollout, cars)
+        before = figures(rollout)
+        drawn = [name for name in cars.signers if assignment(rollout.plan, name).role == "candidate"]
+        alone_ns = NOW_NS + 2 * DAY_NS + DAY_NS // 2
+        lines = [cars.line(rollout, name, alone_ns, late=9000, input_drift=DRIFT, output_drift=DRIFT) for name in drawn]
+        (cars.uploads / "night.jsonl").write_bytes(b"".join(lines))
+        assert taken(rollout, cars, now_ns=NOW_NS + 3 * DAY_NS) == {"accepted": len(drawn)}
+        after = figures(rollout, NOW_NS + 3 * DAY_NS)
+        assert after["evidence"]["drives"] == before["evidence"]["drives"] + len(drawn)
+        p_harm = [{each["quantity"]: each["p_harm"] for each in found["findings"]} for found in (before, after)]
+        assert p_harm[0] == p_harm[1]
 
     def test_a_vehicle_that_fell_silent_is_in_the_table(self, rollout, cars):
-        drove(rollout, cars)
+        cars.drive_before_and_with(rollout)
         path = cars.uploads / f"{NOW_NS + DAY_NS}.jsonl"
         path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[6:]))
         taken(rollout, cars)
         table = vehicle_table(rollout, NOW_NS + 2 * DAY_NS)
         assert int(table.now["silent"].sum()) == 2
         assert np.all(table.now["drives"][table.now["silent"] > 0] == 0)
+
+    def test_a_folder_may_have_any_name(self, tmp_path, key, cars):
+        started = begun(tmp_path / "may [1]*?'", key)
+        cars.drive(started, from_ns=NOW_NS, drives=2)
+        assert taken(started, cars) == {"accepted": 80}
+        assert vehicle_table(started, NOW_NS + 2 * DAY_NS).now["drives"].sum() == 80
 
 
 class TestFleetFile:

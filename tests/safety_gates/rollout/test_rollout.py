@@ -64,12 +64,21 @@ class TestSteps:
         assert rollout.next_look(NOW_NS + DAY_NS) == Look(1, 0, 0.0)
         assert rollout.due_in_h(NOW_NS + DAY_NS) == 24.0
 
-    def test_a_person_who_holds_stops_the_automatic_mode_until_it_is_lifted(self, rollout, key):
+    def test_a_person_who_holds_keeps_it_from_advancing_until_it_is_lifted(self, rollout, key):
+        fine = {"compared": 1000.0, "disagreed": 20.0}
         held = command(rollout, "hold", "a look at the pictures first", key, now_ns=NOW_NS)
-        with pytest.raises(RolloutError, match="a look at the pictures first"):
-            looked(held, key)
+        for day in (1, 2):
+            held = reread(looked(held, key, day, **fine))
+            assert (held.log.last.action, held.log.last.paused, held.plan) == ("look", True, rollout.plan)
+            assert "held by a person (a look at the pictures first); soaked, and all" in held.log.last.reason
+        assert held.next_look(NOW_NS).number == 3
         lifted = command(held, "resume", "pictures are fine", key, now_ns=NOW_NS)
-        assert looked(lifted, key).log.last.action == "look"
+        assert looked(lifted, key, 3, **fine).log.last.action == "advance"
+
+    def test_what_a_person_holds_is_rolled_back_all_the_same_where_it_does_harm(self, rollout, key):
+        held = command(rollout, "hold", "a look at the pictures first", key, now_ns=NOW_NS)
+        ended = reread(looked(held, key, compared=1000.0, disagreed=900.0))
+        assert (ended.plan.state, ended.log.last.paused) == ("rolled_back", False)
 
     def test_the_figures_stand_in_the_log(self, rollout, key):
         rollout = reread(looked(rollout, key))

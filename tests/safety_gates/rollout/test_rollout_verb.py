@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -15,15 +16,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from perception.cli import main
 from perception.telemetry_record import Counted, Reference
 from safety_gates.keys import read_signer
+from safety_gates.rollout.decision import Look, judge_stage
 from safety_gates.rollout.metrics import prometheus
-from safety_gates.rollout.moving import command
+from safety_gates.rollout.moving import command, judged
 from safety_gates.rollout.page import render
 from safety_gates.rollout.rollout import HOUR_NS, open_rollout
 from tests.perception.agent.fleet import Works
-from tests.perception.fleet import new_key
+from tests.perception.fleet import NOW_NS, new_key
 from tests.safety_gates.rollout.field import DAY_NS, STAGES, Cars, begun
+from tests.safety_gates.rollout.test_decision import table
 from tests.safety_gates.rollout.test_rollout import looked
-from tests.safety_gates.test_report_in_browser import opened
+from tests.safety_gates.test_report_in_browser import PHONE, opened
 
 CANDIDATE, CONTROL = f"detector 2={'b' * 64}", f"detector 1={'a' * 64}"
 
@@ -202,6 +205,26 @@ class TestPage:
         assert (picture[4, 4] == picture[4, 495]).all()
         assert int(picture[4, 4].max()) - int(picture[4, 4].min()) > 60
         assert picture[300:].std() > 10
+
+    def test_a_phone_shows_every_plot_from_its_first_day_to_its_last(self, browser, page):
+        tab = opened(browser, page, size=PHONE)
+        boxes = [plot.bounding_box() for plot in tab.locator("figure svg").all()]
+        assert len(boxes) > 3
+        assert all(box["x"] >= 0 and box["x"] + box["width"] <= PHONE["width"] for box in boxes)
+        assert tab.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+
+    def test_an_event_that_is_not_quite_harm_asks_for_a_person(self, rollout, key):
+        rollout = command(rollout, "advance", "to candidates", key, now_ns=NOW_NS, seen_stage="shadow")
+        few = table(vehicles=300, drawn=0.02)
+        few.now["crashed"][np.flatnonzero(few.candidate)[0]] = 1.0
+        now_ns = NOW_NS + DAY_NS
+        found = judge_stage(rollout.file, rollout.stage, few, at=rollout.next_look(now_ns))
+        waiting = judged(rollout, found, {}, key, now_ns=now_ns)
+        assert "! WAITS FOR A PERSON" in render(waiting, {}, now_ns).decode()
+        later = judged(
+            waiting, judge_stage(rollout.file, rollout.stage, table(), at=Look(2, 1, 1.0)), {}, key, now_ns=now_ns
+        )
+        assert "▸ ROLLING" in render(later, {}, now_ns).decode()
 
     def test_what_a_person_writes_is_shown_and_not_run(self, rollout, key, tmp_path):
         moved = command(rollout, "hold", "<script>alert(1)</script>", key, now_ns=rollout.log.last.at_ns)
