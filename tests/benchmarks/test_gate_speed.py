@@ -168,7 +168,7 @@ def test_gate_beside_its_inferences(
         row("gate over its inferences", took_s / must_s, limit=LIMIT, unit="ratio", samples=count, **told),
         row("the same without paced", (took_s - paced_s) / must_s, limit=None, unit="ratio", samples=count, **told),
         row("gate", took_s, limit=None, unit="s", samples=1, **told),
-        row("paced", paced_s, limit=None, unit="s", samples=latency.evidence.samples, **told),
+        row("paced", paced_s, limit=None, unit="s", samples=kept["latency"].evidence.samples, **told),
         row("inferences", count, limit=None, unit="count", samples=1, **told),
         row("bare engine", median(raw_s) * 1e3, limit=None, unit="ms", samples=len(raw_s), **told),
     ]
