@@ -47,8 +47,9 @@ from safety_gates.looks import Observation
 from safety_gates.own_truth import own_truth
 from safety_gates.reading import UNTIMED
 from safety_gates.result_log import FrameKey
+from safety_gates.sequences import recording_of
 from safety_gates.statistics import LEAST_FRAMES, Interval, bootstrap_draws, intervals_of_shares
-from safety_gates.trial import TIMING_ALONE, Trial, recording_of
+from safety_gates.trial import TIMING_ALONE, Trial
 from safety_gates.verdict import Measured
 
 SLOWEST = 1.5
