@@ -295,6 +295,6 @@ def _age_ms(evidence: KeptEvidence) -> float:
 
 def _can_only_pass(measured: Measured, *, loss: bool) -> Measured:
     """Durations among other programs are no shorter than alone, so alone the engine streams no worse."""
-    low, high = (-np.inf, np.inf) if measured.interval is None else (measured.interval.low, measured.interval.high)
-    interval = Interval(-np.inf, high) if loss else Interval(low, np.inf)
+    known = measured.interval or Interval(-np.inf, np.inf)
+    interval = replace(known, low=-np.inf) if loss else replace(known, high=np.inf)
     return replace(measured, interval=interval, remedy="end them and measure again")
