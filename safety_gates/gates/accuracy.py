@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from compile.accuracy import DetectionMatches, MaskMatches, match_detections, match_masks
-from compile.average_precision import GroupMatches
+from compile.average_precision import IOUS, GroupMatches
 from compile.class_map import ClassMap
 from compile.labels import LabelledFrame, LabelledMask
 from compile.pixel_overlap import GroupPixels
@@ -149,13 +150,16 @@ def matched(
     truths: Sequence[LabelledFrame | LabelledMask | None],
     class_map: ClassMap,
     spec: ModelSpec,
+    *,
+    ious: int = len(IOUS),
 ) -> DetectionMatches | MaskMatches:
     """Results held against the truth of the same frames, whatever kind of model it is.
 
     Raises:
         LabelError: the map fits neither, or nothing it asks for is labelled.
     """
-    match: Callable[..., DetectionMatches | MaskMatches] = match_detections if spec.task == "detection" else match_masks
+    detections = partial(match_detections, ious=ious)
+    match: Callable[..., DetectionMatches | MaskMatches] = detections if spec.task == "detection" else match_masks
     return match(results, truths, class_map=class_map, classes=spec.classes)
 
 

@@ -42,7 +42,7 @@ from safety_gates.evidence import KeptEvidence, strings
 from safety_gates.gates.accuracy import arrays_of, matched
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.latency import LatencyGate
-from safety_gates.gates.regression import side_of
+from safety_gates.gates.regression import Side, side_of
 from safety_gates.looks import Observation
 from safety_gates.own_truth import own_truth
 from safety_gates.reading import UNTIMED
@@ -268,13 +268,18 @@ def _holds_something(truth: LabelledFrame | LabelledMask | None) -> bool:
     return bool(truth.objects) if isinstance(truth, LabelledFrame) else truth is not None
 
 
+def sides_of(evidence: KeptEvidence, figure: str) -> dict[str, Side]:
+    """A figure of each side: `OFFLINE` where there are labels, `PROMPT` and `STREAMED`."""
+    return {side: side_of(evidence, side, figure) for side in strings(evidence.evidence.values["sides"])}
+
+
 def _read(evidence: KeptEvidence, name: str) -> Measured:
     values, frames = evidence.evidence.values, evidence.evidence.samples
     note = str(values["timing_note"])
     if not values["timed"]:
         return Measured(None, frames, "frames", note=note, evidence=evidence.sha256)
     figure, loss = name.removesuffix("_loss"), name.endswith("_loss")
-    sides = {side: side_of(evidence, side, figure) for side in strings(values["sides"])}
+    sides = sides_of(evidence, figure)
     prompt, streamed = sides[PROMPT], sides[STREAMED]
     draws = bootstrap_draws(frames)
     drawn = prompt.drawn(draws) - streamed.drawn(draws) if loss else streamed.drawn(draws)
