@@ -98,6 +98,7 @@ def match_detections(
     *,
     class_map: ClassMap,
     classes: Sequence[str],
+    ious: int = len(IOUS),
 ) -> DetectionMatches:
     """Match detections with labels by the COCO protocol; see `match_groups`.
 
@@ -106,6 +107,7 @@ def match_detections(
         truths: the same frames' labels; a frame without is left out.
         class_map: what is scored.
         classes: the model's, in the order of its class ids.
+        ious: at the first so many overlaps of the protocol; 1 is enough for `ap50`.
 
     Raises:
         LabelError: the map does not fit the model or the labels, or no object it asks for is labelled.
@@ -117,7 +119,7 @@ def match_detections(
         {each.class_name for _, truth in frames for each in truth.objects if not each.ignore}, where="labels"
     )
     groups = [(group, _ids(group.model, classes)) for group in class_map.groups.values()]
-    matches = match_groups(frames, groups, class_map=class_map)
+    matches = match_groups(frames, groups, class_map=class_map, ious=ious)
     if not any(group.labelled.any() for group in matches):
         raise LabelError(
             f"labels: no object of {', '.join(class_map.groups)} in {len(frames)} labelled frames; "

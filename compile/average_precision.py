@@ -84,6 +84,7 @@ def match_groups(
     groups: Sequence[tuple[ClassGroup, Sequence[int]]],
     *,
     class_map: ClassMap,
+    ious: int = len(IOUS),
 ) -> list[GroupMatches]:
     """Match detections with labels, group by group: best score first, each object found once.
 
@@ -94,6 +95,7 @@ def match_groups(
         frames: what was detected and what is labelled, frame by frame.
         groups: each group with the class ids that answer in it.
         class_map: which objects are asked for; detections lower than its minimum height are left out.
+        ious: at the first so many of `IOUS`.
     """
     labelled: list[Entry] = []
     detected: list[Entry] = []
@@ -103,18 +105,18 @@ def match_groups(
             labelled += [place | entry for entry in _label_entries(truth, group, class_map)]
             found = _detection_entries(result, class_ids, class_map.minimum_height_px)
             detected += [place | entry for entry in found]
-    accounts = _evaluate(labelled, detected, images=len(frames), categories=len(groups))
-    return [_matches_of(accounts[i * len(frames) : (i + 1) * len(frames)]) for i in range(len(groups))]
+    accounts = _evaluate(labelled, detected, images=len(frames), categories=len(groups), ious=ious)
+    return [_matches_of(accounts[i * len(frames) : (i + 1) * len(frames)], ious) for i in range(len(groups))]
 
 
 def _evaluate(
-    labelled: Sequence[Entry], detected: Sequence[Entry], *, images: int, categories: int
+    labelled: Sequence[Entry], detected: Sequence[Entry], *, images: int, categories: int, ious: int
 ) -> list[dict[str, NDArray[np.float64]] | None]:
     """Pycocotools' account of each image, category by category; None where neither side has anything."""
     with redirect_stdout(io.StringIO()):  # its progress goes there
         truth, answer = _coco(labelled, images, categories), _coco(detected, images, categories)
         evaluation = COCOeval(truth, answer, "bbox")
-        evaluation.params.iouThrs = IOUS
+        evaluation.params.iouThrs = IOUS[:ious]
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, np.inf]], ["all"]
         evaluation.params.maxDets = [MOST_DETECTIONS]
         evaluation.evaluate()
@@ -153,9 +155,9 @@ def _detection_entries(result: Detections, class_ids: Sequence[int], minimum_hei
     return [{"bbox": boxes[i].tolist(), "score": float(result.scores[i])} for i in asked]
 
 
-def _matches_of(images: Sequence[dict[str, NDArray[np.float64]] | None]) -> GroupMatches:
+def _matches_of(images: Sequence[dict[str, NDArray[np.float64]] | None], ious: int) -> GroupMatches:
     """COCO's account of one category, image by image; None stands for an image with nothing in it."""
-    nothing = np.zeros((len(IOUS), 0))
+    nothing = np.zeros((ious, 0))
     scores, matched, ignored, frames = [np.zeros(0)], [nothing], [nothing], [np.zeros(0, np.int64)]
     labelled = np.zeros(len(images), np.int64)
     for frame, image in enumerate(images):

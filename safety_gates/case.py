@@ -29,7 +29,7 @@ class Case:
         frames: only the first so many frames of the recording; None for all.
         timing: recordings on all of whose frames latency is measured; none for the frames of `recording`. A few
             labelled pictures cannot carry a 99th percentile, a long drive without labels can.
-        soak_frames: for so many frames memory is watched.
+        soak_frames: for so many frames memory is watched, and for more while its growth is undecided.
         source_signature: who vouches for the model that was compiled; None where no signature was given.
         command: the command line, for the evidence.
     """

@@ -180,6 +180,11 @@ class Shelf:
             raise EvidenceError(f"{path}: {complaints_of(error)}; measure again") from error
 
 
+def strings(value: JsonValue) -> list[str]:
+    """A value of evidence that is a list of words; nothing where it is none."""
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
 def _bytes_of(path: Path, expected_sha256: str) -> bytes:
     try:
         content = path.read_bytes()

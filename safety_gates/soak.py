@@ -1,9 +1,10 @@
 """A package run for a while in a process of its own, watched: memory, power, temperature, clocks.
 
 Run as a program, so that memory is the package's alone: a few frames are decoded and held, then the pipeline takes them
-again and again. What grows then is the pipeline or the engine; nothing else is there.
+again and again. What grows then is the pipeline or the engine; nothing else is there. After a round it tells how many
+frames it has run, and runs as many again if it is told to go on: a leak goes on too, warming up comes to an end.
 
-    python -m safety_gates.soak PACKAGE RECORDING FRAMES OUTPUT.npz
+    python -m safety_gates.soak PACKAGE RECORDING FRAMES LOOKS.npy
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from itertools import cycle, islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,55 +32,96 @@ from perception.sources.table import open_source
 
 HELD_BYTES, MOST_HELD = 64 << 20, 64
 SETTLING_FRAMES = 300  # allocators, caches and lazy initialisation settle first
-LOOKS = 200
+LOOKS = 200  # in the first round
+ROUNDS = 4  # each doubles what was run
+GO_ON = "on"
 WATCHED = ("at_ns", "rss_bytes", "power_w", "energy_uj", "temperature_c", "gpu_temperature_c", "cpu_clock_mhz")
+COLUMNS = ("frame", *WATCHED, "peak_bytes")
 REFUSED = 2
+Watched: TypeAlias = Mapping[str, NDArray[np.float64]]
 
 
-def soak(package: EnginePackage, recording: Path, frames: int) -> dict[str, NDArray[np.generic]]:
-    """Run a package for so many frames in a process of its own.
+def soak(package: EnginePackage, recording: Path, frames: int, *, enough: Callable[[Watched], bool]) -> Watched:
+    """Run a package in a process of its own for so many frames, twice, four or eight times as many, until it is enough.
+
+    Args:
+        package: what is run.
+        recording: whose first frames it takes again and again.
+        frames: of the first round.
+        enough: whether what was seen so far will do; asked after every round but the last.
 
     Returns:
         `frame`, (L,) frames run at each look; each of `WATCHED`, (L,), NaN where the machine does not tell; and
-        `peak_bytes`, (1,), the most memory the process ever held, 0 where the system does not tell.
+        `peak_bytes`, (L,), the most memory the process held until then, 0 where the system does not tell.
 
     Raises:
         EngineError: the process failed; its own sentence is told.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "soak.npz"
-        words = [sys.executable, "-m", "safety_gates.soak", package.folder.resolve(), recording, frames, output]
-        done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            told = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-            raise EngineError(f"soak of {package.manifest.name}: {told[-1]}; run the package with: tollgate bench")
-        with np.load(output, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+    with tempfile.TemporaryDirectory() as name:
+        looks, told = Path(name) / "looks.npy", Path(name) / "errors.txt"
+        words = [sys.executable, "-m", "safety_gates.soak", package.folder.resolve(), recording, frames, looks]
+        with (
+            told.open("wb") as errors,
+            subprocess.Popen(
+                [str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            ) as process,
+        ):
+            try:
+                seen = _rounds(process, looks, enough)
+            finally:
+                process.kill()
+        if seen is None:
+            said = told.read_text(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
+            raise EngineError(f"soak of {package.manifest.name}: {said[-1]}; run the package with: tollgate bench")
+        return seen
+
+
+def _rounds(process: subprocess.Popen[str], looks: Path, enough: Callable[[Watched], bool]) -> Watched | None:
+    """What was seen until it was enough, or until the last round; None where the process ended before."""
+    for number in range(1, ROUNDS + 1):
+        told = process.stdout.readline() if process.stdout else ""
+        if not told.strip().isdecimal():
+            return None
+        table = np.load(looks)
+        seen = dict(zip(COLUMNS, table[table[:, 0] <= int(told)].T, strict=True))
+        if number < ROUNDS and not enough(seen) and process.stdin:
+            process.stdin.write(f"{GO_ON}\n")
+            process.stdin.flush()
+        else:
+            break
+    return seen
 
 
 def main(words: Sequence[str]) -> int:
     """The program; see the module."""
-    folder, recording, count, output = words
+    folder, recording, count, looks = words
     try:
-        np.savez(Path(output), **_watched(open_package(Path(folder)), Path(recording), int(count)))  # type: ignore[arg-type]
+        _watch(open_package(Path(folder)), Path(recording), int(count), Path(looks))
     except TollgateError as error:
         sys.stderr.write(f"{error}\n")
         return REFUSED
     return 0
 
 
-def _watched(package: EnginePackage, recording: Path, count: int) -> dict[str, NDArray[np.generic]]:
+def _watch(package: EnginePackage, recording: Path, count: int, file: Path) -> None:
     held = _held(recording)
-    every = math.ceil(count / LOOKS)
-    looks = np.full((count // every + 1, 1 + len(WATCHED)), math.nan)  # before anything counts: nothing here may grow
+    every, rounds = math.ceil(count / LOOKS), [count * 2**number for number in range(ROUNDS)]
+    shape = (rounds[-1] // every + 1, len(COLUMNS))
+    looks = np.lib.format.open_memmap(file, mode="w+", dtype=np.float64, shape=shape)
+    looks[:] = math.nan  # takes its memory before anything counts: nothing here may grow
     with open_pipeline(package) as pipeline:
-        for number, frame in enumerate(islice(cycle(held), SETTLING_FRAMES + count), start=1 - SETTLING_FRAMES):
+        frames = islice(cycle(held), SETTLING_FRAMES + rounds[-1])
+        for number, frame in enumerate(frames, start=1 - SETTLING_FRAMES):
             pipeline.step(frame)
             if number >= 0 and number % every == 0:
                 look = sample()
-                looks[number // every] = [number, *(getattr(look, name) for name in WATCHED)]  # None becomes NaN
-    columns = dict(zip(("frame", *WATCHED), looks.T, strict=True))
-    return {**columns, "peak_bytes": np.array([_peak_bytes()], np.int64)}
+                seen = (getattr(look, name) for name in WATCHED)  # None becomes NaN
+                looks[number // every] = [number, *seen, _peak_bytes()]
+            if number in rounds:
+                sys.stdout.write(f"{number}\n")
+                sys.stdout.flush()
+                if sys.stdin.readline().strip() != GO_ON:
+                    return
 
 
 def _held(recording: Path) -> list[Frame]:

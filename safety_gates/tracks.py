@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
+from perception.agreement import overlaps_of
 from perception.results import Detections
-from safety_gates.gates.parity import overlaps
 
 OVERLAP = 0.3
 REACH = 0.5  # of a box's diagonal: how far a box may jump and still be the same object's
@@ -89,7 +89,7 @@ def _count_blinks(ended: Sequence[_Track], counts: Steadiness) -> None:
 def _continue(tracks: Sequence[_Track], found: Detections, position: int, counts: Steadiness) -> list[int]:
     """Give reports to the tracks they continue, surest first; returns those that continue none."""
     open_tracks, free = list(tracks), list(range(len(found)))
-    for affinity, same_class, breaks in ((overlaps, True, 0), (overlaps, False, 1), (_nearness, True, 1)):
+    for affinity, same_class, breaks in ((overlaps_of, True, 0), (overlaps_of, False, 1), (_nearness, True, 1)):
         for track, index in _paired(open_tracks, found, free, position, affinity, same_class=same_class):
             counts.missing[position] += position - track.last - 1
             counts.breaks[position] += breaks

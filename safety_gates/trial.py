@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
@@ -16,10 +15,7 @@ from compile.accuracy import LOWEST_SCORE
 from hw_profiles.machine import read_machine
 from perception.errors import LabelError, SourceError
 from perception.package import EnginePackage
-from perception.pipeline import open_pipeline
-from perception.results import Result
 from perception.sources.prefetch import Ahead
-from perception.sources.table import open_source
 from perception.terminal import Terminal
 from safety_gates.case import Case, path_of, require_one_model, truth_of
 from safety_gates.changes import confirmed, data_changes, discard_void, package_changes
@@ -27,17 +23,17 @@ from safety_gates.conditions import Conditions, DataSet, Subject, code_version
 from safety_gates.evidence import Evidence, KeptEvidence, Shelf
 from safety_gates.gates.gate import Unmeasured
 from safety_gates.gates.table import settings_of
-from safety_gates.looks import Look, Observation, ResultsLook, logged, stretches
+from safety_gates.looks import Look, Observation, ResultsLook, stretches
 from safety_gates.machine_facts import machine_facts, machine_state
 from safety_gates.policy import Limit, Policy
 from safety_gates.readable import require_pictures
 from safety_gates.reading import Reader
-from safety_gates.result_log import FrameKey, ResultLog
+from safety_gates.result_log import ResultLog
+from safety_gates.sequences import SEQUENCE_FRAMES, observe_sequences
 
 Matter = Literal["recording", "timing", "labels", "reference"]
 RECORDING_ALONE: tuple[Matter, ...] = ("recording",)
 TIMING_ALONE: tuple[Matter, ...] = ("timing",)
-SEQUENCE_FRAMES = 300
 
 
 class Trial:
@@ -295,24 +291,8 @@ class Trial:
             return self.result_log(package)
         settings: dict[str, JsonValue] = {"lowest_score": LOWEST_SCORE, "most_frames": SEQUENCE_FRAMES}
         wanted = self.conditions("sequence_results", subject=package, looks_at=TIMING_ALONE, settings=settings)
-        return self._log_of(self.obtain(wanted, lambda: self._observe_sequences(package, wanted)), package)
+        return self._log_of(self.obtain(wanted, lambda: observe_sequences(self.reader, package, wanted)), package)
 
     def _rest_on(self, kept: KeptEvidence) -> None:
         if self._resting:
             self._resting[-1].append(kept.sha256)
-
-    def _observe_sequences(self, package: EnginePackage, wanted: Conditions) -> Observation:
-        rows: list[tuple[FrameKey, Result | None]] = []
-        with open_pipeline(package, score_threshold=LOWEST_SCORE) as pipeline:
-            for number, path in enumerate(self.reader.sequences(), start=1):
-                what = f"results of {package.manifest.name}, {path.name}"
-                with self.reader.stepped(open_source(path), what, SEQUENCE_FRAMES) as frames:
-                    for frame in frames:
-                        key = replace(FrameKey.of(frame), camera_id=f"{number}/{frame.camera_id}")
-                        rows.append((key, pipeline.step(frame).result))
-        return logged(rows, package, wanted)
-
-
-def recording_of(frame: FrameKey) -> str:
-    """The number of the timing recording that a frame of `Trial.sequence_log` belongs to."""
-    return frame.camera_id.partition("/")[0]

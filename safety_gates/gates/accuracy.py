@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -21,14 +22,14 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from compile.accuracy import DetectionMatches, MaskMatches, match_detections, match_masks
-from compile.average_precision import GroupMatches
+from compile.average_precision import IOUS, GroupMatches
 from compile.class_map import ClassMap
 from compile.labels import LabelledFrame, LabelledMask
 from compile.pixel_overlap import GroupPixels
 from perception.model_spec import ModelSpec
 from perception.package import EnginePackage
 from perception.results import Result
-from safety_gates.evidence import ArrayMap, KeptEvidence
+from safety_gates.evidence import ArrayMap, KeptEvidence, strings
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.looks import Look, Observation
 from safety_gates.result_log import FrameKey
@@ -149,13 +150,16 @@ def matched(
     truths: Sequence[LabelledFrame | LabelledMask | None],
     class_map: ClassMap,
     spec: ModelSpec,
+    *,
+    ious: int = len(IOUS),
 ) -> DetectionMatches | MaskMatches:
     """Results held against the truth of the same frames, whatever kind of model it is.
 
     Raises:
         LabelError: the map fits neither, or nothing it asks for is labelled.
     """
-    match: Callable[..., DetectionMatches | MaskMatches] = match_detections if spec.task == "detection" else match_masks
+    detections = partial(match_detections, ious=ious)
+    match: Callable[..., DetectionMatches | MaskMatches] = detections if spec.task == "detection" else match_masks
     return match(results, truths, class_map=class_map, classes=spec.classes)
 
 
@@ -204,7 +208,7 @@ def _read_miou(evidence: KeptEvidence) -> Measured:
 
 
 def _read_repeated(evidence: KeptEvidence) -> Measured:
-    copies = _strings(evidence.evidence.values["repeated"])
+    copies = strings(evidence.evidence.values["repeated"])
     note = f"copies: {', '.join(copies[:MOST_NAMED])}" + " …" * (len(copies) > MOST_NAMED) if copies else ""
     return Measured(float(len(copies)), evidence.evidence.samples, "frames", note=note, evidence=evidence.sha256)
 
@@ -234,13 +238,13 @@ def _known(measured: Measured) -> Interval:
 def _read_vulnerable_recall(evidence: KeptEvidence) -> Measured:
     """Found share of all vulnerable road users, each group at the allowed rate of false positives."""
     names = evidence.evidence.values["vulnerable"]
-    groups = [group for name, group in detection_matches(evidence).groups.items() if name in _strings(names)]
+    groups = [group for name, group in detection_matches(evidence).groups.items() if name in strings(names)]
     objects = sum(int(group.labelled.sum()) for group in groups)
     if objects == 0:
         note = "no vulnerable road user is labelled; label some, or name their groups under vulnerable of a class map"
         return Measured(None, 0, "objects", note=note, evidence=evidence.sha256)
     rate = float(str(evidence.evidence.conditions.settings["false_positives_per_frame"]))
-    note = f"at {rate:g} false positives a frame and class, {', '.join(_strings(names))}"
+    note = f"at {rate:g} false positives a frame and class, {', '.join(strings(names))}"
     measured = _measured(evidence, objects, "objects", lambda draws: recall_at(groups, rate, draws))
     return replace(measured, note=note)
 
@@ -286,11 +290,7 @@ def groups_in(arrays: ArrayMap, names: Sequence[str], kind: type[Group], prefix:
 
 
 def _group_names(evidence: KeptEvidence) -> list[str]:
-    return _strings(evidence.evidence.values["groups"])
-
-
-def _strings(value: JsonValue) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []
+    return strings(evidence.evidence.values["groups"])
 
 
 def _array(values: Iterable[float]) -> NDArray[np.float64]:

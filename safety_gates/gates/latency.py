@@ -234,10 +234,10 @@ def _unfit(evidence: KeptEvidence) -> str | None:
 
 def _upper_bound(measured: Measured, crowd: float) -> Measured:
     """What was timed among other programs is no slower alone: it can pass, but it cannot fail."""
-    high = math.inf if measured.interval is None else measured.interval.high
+    known = measured.interval or Interval(-math.inf, math.inf)
     note = "; ".join(filter(None, (measured.note, f"other programs took {crowd:.0%} of the processors meanwhile")))
     remedy = f"end them and measure again; {measured.remedy}" if measured.remedy else "end them and measure again"
-    return replace(measured, interval=Interval(-math.inf, high), note=note, remedy=remedy)
+    return replace(measured, interval=replace(known, low=-math.inf), note=note, remedy=remedy)
 
 
 def _unstable(evidence: KeptEvidence) -> str | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.agreement import overlaps_of
 from perception.package import EnginePackage
 from perception.results import Detections, Result, SegmentationMap
 from safety_gates.evidence import KeptEvidence
@@ -97,7 +98,7 @@ def paired(reference: Detections, engine: Detections) -> Pairing:
 
     Counts what `compile.accuracy.agreement` counts, and says which objects they are.
     """
-    overlap = overlaps(reference.boxes_px, engine.boxes_px)
+    overlap = overlaps_of(reference.boxes_px, engine.boxes_px)
     overlap[reference.class_ids[:, None] != engine.class_ids[None, :]] = 0.0
     pairs: list[tuple[int, int]] = []
     for index in range(len(reference) if len(engine) else 0):
@@ -159,7 +160,7 @@ def _compare_detections(
 
 
 def _overlaps_of_pairs(pairing: Pairing, theirs: Detections, ours: Detections) -> NDArray[np.float64]:
-    between = overlaps(theirs.boxes_px, ours.boxes_px)
+    between = overlaps_of(theirs.boxes_px, ours.boxes_px)
     of_pairs: NDArray[np.float64] = between[pairing.pairs[:, 0], pairing.pairs[:, 1]]
     return of_pairs
 
@@ -211,13 +212,3 @@ def _difference(evidence: KeptEvidence, sums: str) -> Measured:
 
     (interval,) = bootstrap_intervals(mean, len(count))
     return Measured(float(total.sum() / objects), objects, "objects", interval, evidence=evidence.sha256)
-
-
-def overlaps(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(N, M) intersection over union of (N, 4) and (M, 4) boxes; 0 for boxes without an area."""
-    a, b = first.astype(np.float64)[:, None, :], second.astype(np.float64)[None, :, :]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = np.prod(np.clip(sides, 0, None), axis=-1)
-    union = np.prod(a[..., 2:] - a[..., :2], axis=-1) + np.prod(b[..., 2:] - b[..., :2], axis=-1) - shared
-    overlaps: NDArray[np.float64] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return overlaps

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from perception.errors import EvidenceError, TollgateError, VerificationError
 from perception.files import sha256_of_bytes
 from perception.package import EnginePackage, open_package
-from safety_gates.evidence import KeptEvidence
+from safety_gates.evidence import KeptEvidence, strings
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.looks import Observation
 from safety_gates.sbom import sbom_of_this_environment
@@ -63,7 +63,7 @@ class ProvenanceGate:
         """Counts, each with what is wrong by name."""
         values = evidence.evidence.values
         return {
-            name: _counted(_strings(values[name]), len(_strings(values[f"{name}_of"])), COUNTED[name], evidence.sha256)
+            name: _counted(strings(values[name]), len(strings(values[f"{name}_of"])), COUNTED[name], evidence.sha256)
             for name in wanted
         }
 
@@ -134,7 +134,3 @@ def _altered(package: EnginePackage) -> Sequence[str]:
 
 def _counted(names: Sequence[str], looked_at: int, things: str, sha256: str) -> Measured:
     return Measured(float(len(names)), looked_at, things, note=", ".join(names), evidence=sha256)
-
-
-def _strings(value: JsonValue) -> Sequence[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []

@@ -23,7 +23,7 @@ from compile.accuracy import DetectionMatches, MaskMatches
 from compile.average_precision import GroupMatches
 from compile.pixel_overlap import GroupPixels
 from perception.package import EnginePackage
-from safety_gates.evidence import KeptEvidence
+from safety_gates.evidence import KeptEvidence, strings
 from safety_gates.gates.accuracy import accuracy_of, groups_in
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.parity import SAME, says_the_same
@@ -109,10 +109,10 @@ def _read(evidence: KeptEvidence, figure: str, rival: str) -> Measured | LeftOut
     settings, values = evidence.evidence.conditions.settings, evidence.evidence.values
     if rival == "release" and settings["first_release"]:
         return LeftOut(FIRST_RELEASE)
-    if rival not in _strings(values["sides"]):
+    if rival not in strings(values["sides"]):
         return Measured(None, 0, "frames", note=ABSENT[rival], evidence=evidence.sha256)
     frames = evidence.evidence.samples
-    if rival in _strings(values["same"]):
+    if rival in strings(values["same"]):
         return Measured(0.0, frames, "frames", note=SAME, evidence=evidence.sha256)
     ours, theirs = (side_of(evidence, side, figure) for side in ("engine", rival))
     draws = bootstrap_draws(frames)
@@ -148,11 +148,7 @@ class Side:
 def side_of(evidence: KeptEvidence, side: str, figure: str) -> Side:
     """A figure of the matches that were kept under the name of a side."""
     frames, prefix = evidence.evidence.samples, f"{side}_"
-    names = _strings(evidence.evidence.values["groups"])
+    names = strings(evidence.evidence.values["groups"])
     if FIGURES[figure].task == "detection":
         return Side(DetectionMatches(groups_in(evidence.arrays, names, GroupMatches, prefix), frames), figure)
     return Side(MaskMatches(groups_in(evidence.arrays, names, GroupPixels, prefix), frames), figure)
-
-
-def _strings(value: JsonValue) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []

@@ -4,6 +4,10 @@ A process of its own runs the package for a while and is watched. Growth is the 
 an hour at the profile's camera rate, since a leak that a minute hides fills a board overnight: Theil and Sen's median
 of all slopes, over the least memory of each of 20 stretches, so that buffers that come and go do not count.
 
+An allocator takes memory in steps for a while, and one step looks like growth until more is seen: only the later half
+counts, and while that does not show that the limit is kept, the package runs on for as long again, to eight times at
+most. A leak goes on, warming up ends. The looks share the error (Bonferroni, Dunn 1961).
+
 Source: Sen 1968, "Estimates of the regression coefficient based on Kendall's tau", JASA 63.
 """
 
@@ -20,8 +24,8 @@ from hw_profiles.profile import Profile
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.looks import Observation
-from safety_gates.soak import soak
-from safety_gates.statistics import CONFIDENCE, Interval
+from safety_gates.soak import ROUNDS, Watched, soak
+from safety_gates.statistics import Interval, simultaneous_confidence
 from safety_gates.trial import Trial
 from safety_gates.verdict import Measured
 
@@ -45,7 +49,8 @@ class ResourcesGate:
 
     def measure(self, trial: Trial) -> KeptEvidence | Unmeasured:
         """Run the package for a while in a process of its own."""
-        wanted = trial.conditions("resources", settings={"soak_frames": trial.case.soak_frames})
+        settings = {"soak_frames": trial.case.soak_frames, "growth_limit": _growth_limit(trial)}
+        wanted = trial.conditions("resources", settings=settings)
         return trial.obtain(wanted, lambda: _observe(trial))
 
     def read(self, evidence: KeptEvidence, wanted: Collection[str]) -> Mapping[str, Measured]:
@@ -60,10 +65,39 @@ def memory_mb(evidence: KeptEvidence) -> tuple[NDArray[np.float64], NDArray[np.f
     return np.asarray(evidence.arrays["frame"], np.float64), held
 
 
+def growth_of(seen: Watched, frames_per_hour: float) -> tuple[float, Interval] | None:
+    """MB an hour over the later half of what was seen, and its interval; None from fewer than `STRETCHES` looks."""
+    frame, held_mb = seen["frame"], seen["rss_bytes"] / BYTES_PER_MB
+    later = frame >= frame[-1] / 2
+    if later.sum() < STRETCHES:
+        return None
+    stretches = np.array_split(np.flatnonzero(later), STRETCHES)
+    least = np.array([held_mb[stretch].min() for stretch in stretches])
+    middle = np.array([frame[stretch].mean() for stretch in stretches])
+    confidence = simultaneous_confidence(ROUNDS)
+    slope, _, low, high = (float(each) * frames_per_hour for each in theilslopes(least, middle, confidence))
+    return slope, Interval(low, high, confidence)
+
+
+def _growth_limit(trial: Trial) -> float | None:
+    """The least growth in MB/h that the policy admits; None where it does not ask."""
+    profile = trial.case.package.profile
+    asked = [each.resolved(profile).limit for each in trial.asked("resources") if each.quantity == "growth"]
+    return min(asked, default=None)
+
+
 def _observe(trial: Trial) -> Observation:
-    frames = trial.case.soak_frames
-    arrays = soak(trial.case.package, trial.case.recording, frames)
-    return Observation(frames, {"frames_per_hour": _frames_per_hour(trial.case.package.profile)}, arrays)
+    package, limit = trial.case.package, _growth_limit(trial)
+    frames_per_hour = _frames_per_hour(package.profile)
+
+    def enough(seen: Watched) -> bool:
+        if limit is None or np.isnan(seen["rss_bytes"]).any():
+            return True
+        growth = growth_of(seen, frames_per_hour)
+        return growth is not None and growth[1].high <= limit
+
+    seen = soak(package, trial.case.recording, trial.case.soak_frames, enough=enough)
+    return Observation(int(seen["frame"][-1]), {"frames_per_hour": frames_per_hour}, seen)
 
 
 def _frames_per_hour(profile: Profile) -> float:
@@ -71,24 +105,22 @@ def _frames_per_hour(profile: Profile) -> float:
 
 
 def _peak(evidence: KeptEvidence) -> Measured:
-    peak_bytes = int(evidence.arrays["peak_bytes"][0])
+    peak_bytes = float(evidence.arrays["peak_bytes"][-1])
     if peak_bytes == 0:
         return _untold(evidence, NO_MEMORY)
     return Measured(peak_bytes / BYTES_PER_MB, evidence.evidence.samples, "frames", evidence=evidence.sha256)
 
 
 def _growth(evidence: KeptEvidence) -> Measured:
-    frame, held_mb = memory_mb(evidence)
-    if np.isnan(held_mb).any() or len(frame) < STRETCHES:
+    frames = evidence.evidence.samples
+    seen = {name: np.asarray(evidence.arrays[name], np.float64) for name in ("frame", "rss_bytes")}
+    if np.isnan(seen["rss_bytes"]).any():
         return _untold(evidence, NO_MEMORY)
-    stretches = np.array_split(np.arange(len(frame)), STRETCHES)
-    least = np.array([held_mb[stretch].min() for stretch in stretches])
-    middle = np.array([frame[stretch].mean() for stretch in stretches])
-    per_hour = float(str(evidence.evidence.values["frames_per_hour"]))
-    slope, _, low, high = (float(each) * per_hour for each in theilslopes(least, middle, CONFIDENCE))
-    remedy = f"run longer than --soak-frames {evidence.evidence.samples}"
-    interval = Interval(low, high)
-    return Measured(slope, evidence.evidence.samples, "frames", interval, remedy=remedy, evidence=evidence.sha256)
+    growth = growth_of(seen, float(str(evidence.evidence.values["frames_per_hour"])))
+    remedy = f"run longer than --soak-frames {evidence.evidence.conditions.settings['soak_frames']}"
+    if growth is None:
+        return Measured(None, frames, "frames", note="too few frames", remedy=remedy, evidence=evidence.sha256)
+    return Measured(growth[0], frames, "frames", growth[1], remedy=remedy, evidence=evidence.sha256)
 
 
 def _energy(evidence: KeptEvidence) -> Measured:

@@ -102,7 +102,7 @@ def _observe(trial: Trial, truth: Truth) -> Observation:
                 if result is not None:
                     results[cell].append(result)
     kept_truths = [truths[i] for i in chosen]
-    matches = [matched(each, kept_truths, truth.class_map, package.spec) for each in results]
+    matches = [matched(each, kept_truths, truth.class_map, package.spec, ious=1) for each in results]
     draws = bootstrap_draws(len(chosen), simultaneous_confidence(len(CORRUPTIONS)))
     once = np.ones((1, len(chosen)), np.int64)
     arrays: dict[str, NDArray[np.generic]] = {

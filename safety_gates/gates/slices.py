@@ -26,11 +26,12 @@ from pydantic import JsonValue
 
 from compile.class_map import ClassMap
 from compile.labels import LabelledFrame
+from perception.agreement import overlaps_of
 from perception.package import EnginePackage
 from perception.results import Detections
 from safety_gates.evidence import KeptEvidence
 from safety_gates.gates.gate import Quantity, Unmeasured
-from safety_gates.gates.parity import SAME, overlaps, says_the_same
+from safety_gates.gates.parity import SAME, says_the_same
 from safety_gates.looks import Observation
 from safety_gates.object_slices import Situated, groups_asked_for, order_of, slices_of
 from safety_gates.statistics import clustered_proportion_interval, paired_loss_interval, simultaneous_confidence
@@ -122,7 +123,7 @@ def found_objects(
 
 def _hits(boxes_px: NDArray[np.float32], asked_px: NDArray[np.float32]) -> NDArray[np.bool_]:
     """(M,) which objects are found: boxes come best score first, each finds the free object it overlaps most."""
-    overlap = overlaps(boxes_px, asked_px)
+    overlap = overlaps_of(boxes_px, asked_px)
     hits = np.zeros(len(asked_px), np.bool_)
     for row in overlap if len(asked_px) else ():
         row[hits] = 0.0

@@ -2,60 +2,72 @@
 
 At the instant of each labelled frame the vehicle asks what is there now, and gets the newest result that is finished by
 then: one of an earlier frame, since even a fast engine takes some time. A slow engine answers with older frames, skips
-more of them, and loses accuracy without one wrong box. Reported beside offline accuracy on the same frames, with the
-loss between the two.
+more of them, and loses accuracy without one wrong box. Reported beside offline accuracy on the same frames.
+
+The loss is what lateness alone costs: the accuracy of an engine that is done with every frame before its camera's next,
+less that of this one, on the same frames against the same truth. Both answer with earlier frames, so what any engine
+pays is subtracted: the motion between two frames, and what the detector misses, makes up or lets flicker. An engine
+that is always done in time loses nothing.
 
 The stream is played with the durations that the latency gate measured, one frame after another in their own order, and
 one engine for all cameras; each camera's mailbox holds its newest frame, as `perception.runtime.run` has it. Frames
 before a camera's first result are left out on both sides.
 
-Labelled pictures without capture times cannot be played. Then the timing recordings are, and the engine's own results
-of each frame, from the score threshold of the ModelSpec on, stand for what is there: offline accuracy is 1 by
-definition, and what is lost is lost to age alone. A recording of far fewer frames a second than the vehicle's cameras
-give tells nothing of the engine, and is not judged.
+Labelled pictures without capture times cannot be played. Then the timing recordings are, and what the engine itself
+says of each frame stands for what is there (`safety_gates.own_truth`). A recording of far fewer frames a second than
+the vehicle's cameras give tells nothing of the engine, and is not judged.
 
-Source: Li, Wang & Ramanan 2020, "Towards streaming perception", ECCV, section 3: streaming accuracy; the ground truth
-of every frame is held against the latest output at its instant.
+Source: Li, Wang & Ramanan 2020, "Towards streaming perception", ECCV, section 3: streaming accuracy; the truth of every
+frame is held against the latest output at its instant, by AP over overlaps 0.5 … 0.95, which says where things are;
+results of a detector may stand for the truth that nobody labelled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from compile.class_map import ClassMap
-from compile.labels import LabelledFrame, LabelledMask, LabelledObject
-from perception.results import Result, SegmentationMap
+from compile.labels import LabelledFrame, LabelledMask
+from perception.model_spec import ModelSpec
+from perception.results import Result
 from perception.sources.table import kind_and_path, open_source
-from safety_gates.evidence import KeptEvidence
+from safety_gates.evidence import KeptEvidence, strings
 from safety_gates.gates.accuracy import arrays_of, matched
 from safety_gates.gates.gate import Quantity, Unmeasured
 from safety_gates.gates.latency import LatencyGate
-from safety_gates.gates.regression import side_of
+from safety_gates.gates.regression import Side, side_of
 from safety_gates.looks import Observation
+from safety_gates.own_truth import own_truth
 from safety_gates.reading import UNTIMED
 from safety_gates.result_log import FrameKey
+from safety_gates.sequences import recording_of
 from safety_gates.statistics import LEAST_FRAMES, Interval, bootstrap_draws, intervals_of_shares
-from safety_gates.trial import TIMING_ALONE, Trial, recording_of
+from safety_gates.trial import TIMING_ALONE, Trial
 from safety_gates.verdict import Measured
 
 SLOWEST = 1.5
 """A recording may have so many times fewer frames a second than the vehicle's cameras."""
-OFFLINE, STREAMED = "offline", "streamed"
+OFFLINE, PROMPT, STREAMED = "offline", "prompt", "streaming"
 LABELS, OWN = "labels", "own results"
 WORK = ("preprocess", "infer", "decode")
 QUANTITIES: Mapping[str, Quantity] = {
     "ap50": Quantity("ratio", "at_least", "detection", "AP50 of the newest finished result at each frame's instant"),
-    "ap50_loss": Quantity("ratio", "at_most", "detection", "AP50 lost to the age of results: offline less streaming"),
+    "ap50_loss": Quantity("ratio", "at_most", "detection", "AP50 lost to lateness: of a prompt engine less streaming"),
+    "ap50_95": Quantity(
+        "ratio", "at_least", "detection", "AP50-95 of the newest finished result at each frame's instant"
+    ),
+    "ap50_95_loss": Quantity(
+        "ratio", "at_most", "detection", "AP50-95 lost to lateness: of a prompt engine less streaming"
+    ),
     "miou": Quantity("ratio", "at_least", "segmentation", "mIoU of the newest finished result at each frame's instant"),
-    "miou_loss": Quantity("ratio", "at_most", "segmentation", "mIoU lost to the age of results: offline less that"),
+    "miou_loss": Quantity("ratio", "at_most", "segmentation", "mIoU lost to lateness: of a prompt engine less that"),
 }
 Ints = NDArray[np.int64]
 
@@ -124,6 +136,16 @@ def _worked_off(frames: Sequence[FrameKey], durations_ns: Ints) -> Iterator[tupl
         yield index, free_ns
 
 
+def frames_before(frames: Sequence[FrameKey]) -> Ints:
+    """(F,) for each frame, its camera's frame before it, which a prompt engine has finished; -1 for the first."""
+    before = np.full(len(frames), -1, np.int64)
+    last: dict[str, int] = {}
+    for position, frame in enumerate(frames):
+        before[position] = last.get(frame.camera_id, -1)
+        last[frame.camera_id] = position
+    return before
+
+
 def durations_of(latency: KeptEvidence) -> Ints:
     """(N,) nanoseconds of work on each timed frame, without the time it waited for its turn."""
     total: Ints = np.sum([np.asarray(latency.arrays[f"{stage}_ns"], np.int64) for stage in WORK], axis=0)
@@ -159,22 +181,27 @@ def _at_vehicle_rate(trial: Trial, played: str) -> tuple[list[int], str]:
 
 def _observe(trial: Trial, latency: KeptEvidence) -> Observation:
     spec, scene = trial.case.package.spec, _scene_of(trial)
-    newest = _newest(scene.streams, durations_of(latency))
-    asked = [i for i in range(len(newest)) if newest[i] >= 0 and scene.truths[i] is not None]
-    if not any(_holds_something(scene.truths[i]) for i in asked):
+    durations_ns = durations_of(latency)
+    newest = _through(scene.streams, lambda frames: newest_finished(frames, durations_ns))
+    before = _through(scene.streams, frames_before)
+    asked = [i for i in range(len(newest)) if min(newest[i], before[i]) >= 0 and scene.truths[i] is not None]
+    truths = [scene.truths[i] for i in asked]
+    if not any(map(_holds_something, truths)):
         nothing = {"task": spec.task, "timing_note": "nothing is there that could move", "timed": False}
         return Observation(len(asked), nothing, {"age_ns": np.zeros(0, np.int64)})
-    sides = {OFFLINE: [scene.results[i] for i in asked], STREAMED: [scene.results[newest[i]] for i in asked]}
+    sides = {PROMPT: [scene.results[before[i]] for i in asked], STREAMED: [scene.results[newest[i]] for i in asked]}
+    if scene.labelled:
+        sides = {OFFLINE: [scene.results[i] for i in asked], **sides}
     captured_ns = [frame.captured_ns for stream in scene.streams for frame in stream]
     ages_ns = [captured_ns[i] - captured_ns[newest[i]] for i in asked]
     arrays: dict[str, NDArray[np.generic]] = {"age_ns": np.array(ages_ns, np.int64)}
-    truths = [scene.truths[i] for i in asked]
     for side, results in sides.items():
         arrays |= arrays_of(matched(results, truths, scene.class_map, spec).groups, f"{side}_")
     timing = LatencyGate().read(latency, ["infer_p50"])["infer_p50"]
     values: dict[str, JsonValue] = {
         "task": spec.task,
         "groups": [*scene.class_map.groups],
+        "sides": [*sides],
         "timing_note": timing.note,
         "timed": timing.got is not None,
         "only_slower": timing.interval is not None and timing.interval.low == -np.inf,
@@ -190,43 +217,49 @@ class _Scene:
     results: Sequence[Result]
     truths: Sequence[LabelledFrame | LabelledMask | None]
     class_map: ClassMap
-
-
-@dataclass(frozen=True, slots=True)
-class _OwnMask(LabelledMask):
-    """What the engine drew itself, where a labelled mask would lie in a file."""
-
-    class_ids: NDArray[np.uint8]
-
-    def values(self) -> NDArray[np.uint8]:
-        """See `LabelledMask.values`."""
-        return self.class_ids
+    labelled: bool
 
 
 def _scene_of(trial: Trial) -> _Scene:
     package = trial.case.package
     if _played(trial) == LABELS and trial.truth is not None:
         log = trial.result_log(package)
-        return _Scene([log.frames], log.results, trial.truth.of_all(log.frames), trial.truth.class_map)
+        return _Scene([log.frames], log.results, trial.truth.of_all(log.frames), trial.truth.class_map, True)
     log, (fit, _) = trial.sequence_log(package), _at_vehicle_rate(trial, OWN)
 
     def number_of(frame: FrameKey) -> int:
         return int(recording_of(frame)) if trial.case.timing else fit[0]
 
     rows = [row for row in zip(log.frames, log.results, strict=True) if number_of(row[0]) in fit]
-    threshold = package.spec.decoding.score_threshold
-    truths = [_own(result, package.spec.classes, threshold) for _, result in rows]
-    streams = [list(frames) for _, frames in groupby((frame for frame, _ in rows), key=number_of)]
-    return _Scene(streams, [result for _, result in rows], truths, ClassMap.identity(package.spec.classes))
+    streams = [list(group) for _, group in groupby(rows, key=lambda row: number_of(row[0]))]
+    return _Scene(
+        [[frame for frame, _ in stream] for stream in streams],
+        [result for _, result in rows],
+        [truth for stream in streams for truth in _own_truths(stream, package.spec)],
+        ClassMap.identity(package.spec.classes),
+        labelled=False,
+    )
 
 
-def _newest(streams: Sequence[Sequence[FrameKey]], durations_ns: Ints) -> Ints:
-    """`newest_finished` of each stream by itself, numbered through all of them."""
+def _own_truths(
+    stream: Sequence[tuple[FrameKey, Result]], spec: ModelSpec
+) -> list[LabelledFrame | LabelledMask | None]:
+    """`own_truth` of each camera of a stream, in the order of the stream."""
+    cameras = [frame.camera_id for frame, _ in stream]
+    own = {
+        camera: iter(own_truth([result for frame, result in stream if frame.camera_id == camera], spec))
+        for camera in dict.fromkeys(cameras)
+    }
+    return [next(own[camera]) for camera in cameras]
+
+
+def _through(streams: Sequence[Sequence[FrameKey]], older: Callable[[Sequence[FrameKey]], Ints]) -> Ints:
+    """What each stream's frames are answered with, numbered through all of them."""
     found: list[Ints] = []
     first = 0
     for stream in streams:
-        newest = newest_finished(stream, durations_ns)
-        found.append(np.where(newest < 0, -1, newest + first))
+        numbers = older(stream)
+        found.append(np.where(numbers < 0, -1, numbers + first))
         first += len(stream)
     return np.concatenate(found)
 
@@ -235,13 +268,9 @@ def _holds_something(truth: LabelledFrame | LabelledMask | None) -> bool:
     return bool(truth.objects) if isinstance(truth, LabelledFrame) else truth is not None
 
 
-def _own(result: Result, classes: Sequence[str], threshold: float) -> LabelledFrame | LabelledMask:
-    """What the engine reports of a frame, as if it were its label."""
-    if isinstance(result, SegmentationMap):
-        return _OwnMask(Path(), result.class_ids)
-    shown = result.at_least(threshold)
-    boxes = ((int(class_id), box) for class_id, box in zip(shown.class_ids, shown.boxes_px.tolist(), strict=True))
-    return LabelledFrame(tuple(LabelledObject(classes[class_id], tuple(box)) for class_id, box in boxes))
+def sides_of(evidence: KeptEvidence, figure: str) -> dict[str, Side]:
+    """A figure of each side: `OFFLINE` where there are labels, `PROMPT` and `STREAMED`."""
+    return {side: side_of(evidence, side, figure) for side in strings(evidence.evidence.values["sides"])}
 
 
 def _read(evidence: KeptEvidence, name: str) -> Measured:
@@ -250,12 +279,14 @@ def _read(evidence: KeptEvidence, name: str) -> Measured:
     if not values["timed"]:
         return Measured(None, frames, "frames", note=note, evidence=evidence.sha256)
     figure, loss = name.removesuffix("_loss"), name.endswith("_loss")
-    streamed, offline = (side_of(evidence, side, figure) for side in (STREAMED, OFFLINE))
+    sides = sides_of(evidence, figure)
+    prompt, streamed = sides[PROMPT], sides[STREAMED]
     draws = bootstrap_draws(frames)
-    drawn = offline.drawn(draws) - streamed.drawn(draws) if loss else streamed.drawn(draws)
+    drawn = prompt.drawn(draws) - streamed.drawn(draws) if loss else streamed.drawn(draws)
     (interval,) = intervals_of_shares(drawn[:, None], frames, lowest=-1.0 if loss else 0.0)
-    got = offline.got - streamed.got if loss else streamed.got
-    beside = f"offline {offline.got:.3f}, streaming {streamed.got:.3f}, results {_age_ms(evidence):.0f} ms old"
+    got = prompt.got - streamed.got if loss else streamed.got
+    figures = ", ".join(f"{side} {each.got:.3f}" for side, each in sides.items())
+    beside = f"{figures}, results {_age_ms(evidence):.0f} ms old"
     remedy = f"label at least {LEAST_FRAMES} frames" if frames < LEAST_FRAMES else ""
     words = "; ".join(filter(None, (beside, note)))
     measured = Measured(got, frames, "frames", interval, note=words, remedy=remedy, evidence=evidence.sha256)
@@ -269,6 +300,6 @@ def _age_ms(evidence: KeptEvidence) -> float:
 
 def _can_only_pass(measured: Measured, *, loss: bool) -> Measured:
     """Durations among other programs are no shorter than alone, so alone the engine streams no worse."""
-    low, high = (-np.inf, np.inf) if measured.interval is None else (measured.interval.low, measured.interval.high)
-    interval = Interval(-np.inf, high) if loss else Interval(low, np.inf)
+    known = measured.interval or Interval(-np.inf, np.inf)
+    interval = replace(known, low=-np.inf) if loss else replace(known, high=np.inf)
     return replace(measured, interval=interval, remedy="end them and measure again")

@@ -7,37 +7,35 @@ from collections.abc import Mapping
 import numpy as np
 
 from safety_gates.evidence import KeptEvidence
-from safety_gates.gates.streaming import StreamingGate
+from safety_gates.gates.streaming import PROMPT, STREAMED, sides_of
 from safety_gates.report.svg import FIRST, INK, LIMIT, SECOND, Plot, drawing, plot_of
-from safety_gates.verdict import Measured
 
-LEDE = "Accuracy of the newest finished result at each frame's instant, beside that of the frame's own result."
+LEDE = "Accuracy of the newest finished result at each frame's instant, beside that of an engine that is never late."
 
 
 def draw(evidence: KeptEvidence, limits: Mapping[str, float]) -> tuple[Plot, ...]:
-    """Offline and streaming accuracy side by side, and the ages of the results in use."""
-    figure = "ap50" if evidence.evidence.values["task"] == "detection" else "miou"
-    measured = StreamingGate().read(evidence, [figure, f"{figure}_loss"])
-    if measured[figure].got is None:
+    """Accuracy of a prompt engine and of this one side by side, and the ages of the results in use."""
+    figure = "ap50_95" if evidence.evidence.values["task"] == "detection" else "miou"
+    if not evidence.evidence.values["timed"]:
         return (_ages(evidence),)
-    return (_sides(measured[figure], measured[f"{figure}_loss"], limits.get(f"{figure}_loss")), _ages(evidence))
+    got = {side: each.got for side, each in sides_of(evidence, figure).items()}
+    return (_sides(got[PROMPT], got[STREAMED], limits.get(f"{figure}_loss")), _ages(evidence))
 
 
-def _sides(streamed: Measured, lost: Measured, limit: float | None) -> Plot:
-    now, loss = streamed.got or 0.0, lost.got or 0.0
+def _sides(prompt: float, streamed: float, limit: float | None) -> Plot:
     with drawing("streaming-sides", height_in=1.9) as (axes, canvas):
-        axes.barh([0, 1], [now + loss, now], height=0.55, color=[SECOND, FIRST], alpha=0.75)
-        for row, got in enumerate((now + loss, now)):
+        axes.barh([0, 1], [prompt, streamed], height=0.55, color=[SECOND, FIRST], alpha=0.75)
+        for row, got in enumerate((prompt, streamed)):
             axes.text(got + 0.01, row, f"{got:.3f}", va="center", color=INK)
         if limit is not None:
-            axes.plot([now + loss - limit] * 2, [0.6, 1.4], color=LIMIT, linewidth=2)
-        axes.set_yticks([0, 1], ["offline", "streaming"])
+            axes.plot([prompt - limit] * 2, [0.6, 1.4], color=LIMIT, linewidth=2)
+        axes.set_yticks([0, 1], [PROMPT, STREAMED])
         axes.grid(axis="y", visible=False)
         axes.set(xlim=(0, 1.05), ylim=(1.6, -0.6), xlabel="accuracy")
         return plot_of(
             canvas,
-            title="Offline and streaming accuracy",
-            caption="The upright stroke is the least that the limit on the loss leaves.",
+            title="What lateness costs",
+            caption="Prompt: done before the next frame. Upright stroke: the least that the limit on the loss leaves.",
         )
 
 

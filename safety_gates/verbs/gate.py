@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=SOAK_FRAMES,
         metavar="N",
-        help=f"watch memory for so many frames (default: {SOAK_FRAMES})",
+        help=f"watch memory for so many frames, to 8 times as many while growth is undecided (default: {SOAK_FRAMES})",
     )
     parser.add_argument(
         "--source-signature", type=Path, metavar="SIG", help="signature of the source model: DSSE or a Sigstore bundle"

@@ -12,6 +12,7 @@ from perception.engines.table import ENGINES
 
 STALL_EVERY, STALL_S = 700, 0.020
 LEAK_BYTES, HOARD_BYTES = 4096, 300 << 20
+SETTLED_AT, SETTLED_BYTES = 1050, 2_000_000
 DARK, DAZZLED_CALLS = 0.01, 6
 
 
@@ -71,6 +72,18 @@ class LeakingEngine(OnnxRuntimeEngine):
         return super().infer(feeds)
 
 
+class SettlingEngine(OnnxRuntimeEngine):
+    """Takes 2 MB once, in the middle of a soak, as an allocator does that opens another arena."""
+
+    calls, kept = 0, b""
+
+    def infer(self, feeds: Tensors) -> Tensors:
+        self.calls += 1
+        if self.calls == SETTLED_AT:
+            self.kept = bytes(b"x" * SETTLED_BYTES)
+        return super().infer(feeds)
+
+
 class HoardingEngine(OnnxRuntimeEngine):
     """Takes 300 MB at once and keeps them."""
 
@@ -100,6 +113,7 @@ FAULTY = {
     "remembering": "RememberingEngine",
     "dicing": "DicingEngine",
     "leaking": "LeakingEngine",
+    "settling": "SettlingEngine",
     "hoarding": "HoardingEngine",
     "dazzled": "DazzledEngine",
 }

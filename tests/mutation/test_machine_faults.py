@@ -14,6 +14,7 @@ from perception.decoders import decoder, yolox
 from perception.engines import null
 from perception.engines.table import ENGINES
 from safety_gates import open_loop, sbom
+from safety_gates.case import SOAK_FRAMES
 from safety_gates.gates import latency, sensor_faults
 from safety_gates.report.words import SIGNS, with_unit
 from safety_gates.verdict import Outcome
@@ -136,3 +137,9 @@ def test_the_page_names_every_planted_fault(caught):
     if len(caught) < PLANTED:
         pytest.skip(f"only {len(caught)} of {PLANTED} faults were planted in this run")
     check_page("Around the network", caught)
+
+
+def test_memory_that_is_taken_once_in_the_middle_of_a_soak_is_no_leak(bench):
+    verdict = bench.verdict(of_kind("settling")(bench), "resources.growth")
+    assert verdict.outcome is Outcome.PASSED, (verdict.measured, verdict.why)
+    assert verdict.measured.samples > SOAK_FRAMES

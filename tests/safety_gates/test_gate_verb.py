@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from perception.cli import main
+from safety_gates.gates import latency
 from tests.safety_gates.builders import SHIFTED, package, snapshot
 
 DEADLINE_S = {"limit": 33.0, "unit": "s"}
@@ -98,7 +99,8 @@ def test_json_prints_the_judgement_and_nothing_else(bench, capsys):
     assert json.loads(capsys.readouterr().out) == bench.judgement()
 
 
-def test_evidence_is_re_used_and_only_what_went_stale_is_measured_again(bench, capsys):
+def test_evidence_is_re_used_and_only_what_went_stale_is_measured_again(bench, capsys, monkeypatch):
+    monkeypatch.setattr(latency, "share_of_others", lambda _: None)  # among other programs it is measured again
     words = ["gate", str(bench.folder / "package"), "--recording", str(bench.folder / "pictures")]
     words += ["--labels", str(bench.folder / "labels")]
     assert main(words) == 3

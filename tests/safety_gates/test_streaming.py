@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from hw_profiles.profile import load_profile
+from perception.results import Detections
 from safety_gates.case import Case
 from safety_gates.evidence import Shelf
 from safety_gates.gates.gate import Unmeasured
-from safety_gates.gates.streaming import StreamingGate, newest_finished
+from safety_gates.gates.streaming import StreamingGate, frames_before, newest_finished
+from safety_gates.own_truth import own_truth
 from safety_gates.result_log import FrameKey
 from safety_gates.trial import Trial
-from tests.safety_gates.builders import QUIET, package, steady_drive
+from tests.safety_gates.builders import QUIET, package, spec, steady_drive
 
 MS = 1_000_000
 
@@ -59,6 +61,24 @@ def test_two_cameras_share_the_engine_and_each_sees_its_own_results():
 
 def test_without_frames_nothing_is_in_use():
     assert _newest([], 5) == []
+
+
+def test_a_prompt_engine_answers_with_its_cameras_frame_before():
+    assert frames_before(_frames(0, 10, 20, cameras=("left", "right"))).tolist() == [-1, -1, 0, 1, 2, 3]
+
+
+def _seen(*boxes):
+    corners = np.array([box for box, _ in boxes], np.float32).reshape(-1, 4)
+    return Detections(corners, np.array([score for _, score in boxes], np.float32), np.zeros(len(boxes), np.int64))
+
+
+def test_what_later_frames_do_not_show_is_neither_right_nor_wrong():
+    stays, moved, blink = (0, 0, 10, 10), (1, 0, 11, 10), (30, 30, 40, 40)
+    results = [_seen((stays, 0.9), (blink, 0.9)), _seen((moved, 0.9)), _seen((moved, 0.9), (blink, 0.9)), _seen()]
+    first, second, *last = own_truth(results, spec())
+    assert [(each.box_px, each.ignore) for each in first.objects] == [(stays, False), (blink, True)]
+    assert [(each.box_px, each.ignore) for each in second.objects] == [(moved, True)]
+    assert last == [None, None]
 
 
 @pytest.mark.parametrize(("rate_hz", "judged"), [(10.0, False), (19.9, False), (20.1, True), (30.0, True)])
