@@ -165,7 +165,7 @@ class BatchedCameras(_OneLaunch):
             self._lane.wait()
         found = [candidates.read() for candidates in self._candidates]
         return [
-            self._select.of_sorted(each, camera.geometry) if len(each.scores) else Detections.empty()
+            self._select(each, camera.geometry) if len(each.scores) else Detections.empty()
             for each, camera in zip(found, self._inputs, strict=True)
         ]
 

@@ -201,7 +201,7 @@ class FramePath:
         if self._candidates is None:
             raise RuntimeError("detect: the path was opened without score_threshold; give one, or call infer")
         found = self._candidates.read()
-        return self._select.of_sorted(found, self.geometry) if len(found.scores) else Detections.empty()
+        return self._select(found, self.geometry) if len(found.scores) else Detections.empty()
 
     def enqueue(self, pixels: Pixels) -> None:
         """Put a frame's whole work on `stream`, piece by piece; inside the device's context."""
