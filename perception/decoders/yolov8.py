@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from perception.decoders.boxes import Candidates, Selection, best_class, corners, surest
 from perception.decoders.decoder import Outputs, options_of
 from perception.engines.engine import TensorInfo, Tensors
