@@ -112,8 +112,8 @@ def _refuse_foreign(content: bytes, path: Path) -> None:
         if content[offset : offset + len(start)] == start:
             raise ModelError(f"{path}: is no ONNX model, it is {what}; give the path of an ONNX file")
     if _is_text(content[:512]):
-        start = content[:40].decode(errors="replace")
-        raise ModelError(f"{path}: is no ONNX model, it is text starting {start!r}; give the path of an ONNX file")
+        begins = content[:40].decode(errors="replace")
+        raise ModelError(f"{path}: is no ONNX model, it is text starting {begins!r}; give the path of an ONNX file")
 
 
 def _is_text(start: bytes) -> bool:
