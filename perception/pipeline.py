@@ -12,7 +12,7 @@ from enum import Enum
 from hw_profiles.machine import read_machine
 from hw_profiles.preflight import check
 from hw_profiles.profile import Profile
-from perception.engines.engine import Engine, Tensors
+from perception.engines.engine import Engine, Tensors, Wait
 from perception.engines.frames import FrameWay, TakesFrames
 from perception.engines.host_way import HostWay
 from perception.engines.lending import Pixels
@@ -181,6 +181,10 @@ class Pipeline:
         """See `FrameWay.lend`."""
         return self._way.lend(shape)
 
+    def adopt(self, memory: Pixels) -> None:
+        """See `FrameWay.adopt`."""
+        self._way.adopt(memory)
+
     def skip(self, frame: Frame, *, waited_ns: int) -> FrameResult:
         """Publish that a frame was never started."""
         return FrameResult(frame, None, Timings(waited_ns, 0, 0, 0), Status.SKIPPED, self._deadline_ns)
@@ -188,7 +192,11 @@ class Pipeline:
 
 @contextmanager
 def open_pipeline(
-    package: EnginePackage, *, score_threshold: float | None = None, threads: int | None = None
+    package: EnginePackage,
+    *,
+    score_threshold: float | None = None,
+    threads: int | None = None,
+    wait: Wait = "auto",
 ) -> Iterator[Pipeline]:
     """Open a package's engine on this machine, after preflight.
 
@@ -196,15 +204,15 @@ def open_pipeline(
         package: a verified package.
         score_threshold: report detections from this score on; None takes the spec's.
         threads: CPU threads; None takes the profile's.
+        wait: how a call waits for an accelerator.
 
     Raises:
         PreflightError: this machine may not run the package, with every reason.
         EngineError, SpecError: the engine does not open or contradicts the spec.
     """
     check(package.profile, read_machine(), package.manifest.engine.requires)
-    engine = open_engine(
-        package.manifest.engine.kind, package.engine_bytes, threads=threads or threads_of(package.profile)
-    )
+    granted = threads or threads_of(package.profile)
+    engine = open_engine(package.manifest.engine.kind, package.engine_bytes, threads=granted, wait=wait)
     deadline_ns = int(package.profile.deadline_ms * 1e6)
     try:
         yield Pipeline(package.spec, engine, deadline_ns=deadline_ns, score_threshold=score_threshold)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.area import AreaShrinker, is_shrinking
+from perception.area import AreaShrinker, is_near_opencv
 from perception.engines.engine import Tensors
 from perception.geometry import RESIZES, Geometry
 from perception.model_spec import PictureInput, SizeInput
@@ -95,7 +95,7 @@ class Preprocessor:
         self._planes = [np.empty(size, np.uint8) for _ in range(3)]
         self._targets = [whole[rows, columns] for whole in wholes]
         sizes_px = (source_shape[1], source_shape[0]), (size[1], size[0])
-        shrinks = picture.interpolation == "area" and is_shrinking(*sizes_px)
+        shrinks = picture.interpolation == "area" and is_near_opencv(*sizes_px)
         self._shrinker = AreaShrinker(*sizes_px) if shrinks else None
         self._draw_padding(wholes)
         self._prepared = Prepared(self._feeds, geometry)

@@ -66,15 +66,17 @@ class Slots:
 
 
 class SeenSlots:
-    """The same memory, as an engine's process sees it: read only."""
+    """The same memory, as an engine's process sees it: to be read only.
+
+    Attributes:
+        memory: (slots, bytes of a slot); mapped to be written, since a GPU locks no other pages.
+    """
 
     def __init__(self, file: int, slot_bytes: int) -> None:
         """Map an inherited file."""
-        self._memory = mmap.mmap(file, 0, prot=mmap.PROT_READ)
-        self._slot_bytes = slot_bytes
+        self.memory: NDArray[np.uint8] = np.frombuffer(mmap.mmap(file, 0), np.uint8).reshape(-1, slot_bytes)
+        self.memory.flags.writeable = False
 
     def pixels(self, slot: int, height_px: int, width_px: int) -> NDArray[np.uint8]:
         """(height_px, width_px, 3) uint8; valid until the slot is released in the process that owns it."""
-        size = height_px * width_px * 3
-        flat = np.frombuffer(self._memory, np.uint8, count=size, offset=slot * self._slot_bytes)
-        return flat.reshape(height_px, width_px, 3)
+        return self.memory[slot, : height_px * width_px * 3].reshape(height_px, width_px, 3)

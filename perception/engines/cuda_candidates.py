@@ -1,4 +1,4 @@
-"""YOLOX's raw rows to candidate boxes on the GPU: only what may become a detection is copied to the host."""
+"""YOLOX's raw rows to detections on the GPU: only what was found comes back to the host."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from perception.decoders.boxes import Candidates, Floats, grid, level_shapes
+from perception.decoders.boxes import Candidates, Floats, Selection, grid, level_shapes
+from perception.engines.cuda_selection import HEADER, ROOM, TOLD, selection_source
 from perception.engines.engine import TensorInfo
 from perception.errors import EngineError, SpecError
+from perception.geometry import Geometry
 from perception.model_spec import ModelSpec
+from perception.results import Detections
 
-ROOM = 256  # candidates that come back with every frame; where there are more, the rest is fetched after them
-HEADER, WIDTH = 2, 8  # (count, bad values) before rows of x1 y1 x2 y2 score class key key
+WIDTH = 8  # of a candidate's row: x1 y1 x2 y2 score class key key
 
-# A warp a row. The order in which rows arrive is the GPU's; the host sorts them by their key, 64 bits: the best score
-# first (the bits of a float that is not negative order as it does), equal scores as the network has them.
+# A warp a row. The order in which rows arrive is the GPU's; they are sorted by their key, 64 bits: the best score first
+# (the bits of a float that is not negative order as it does), equal scores as the network has them.
 SOURCE = r"""
 extern "C" __global__ void candidates_of_rows(
     const float* __restrict__ rows, const float* __restrict__ cells, float threshold, int* __restrict__ header,
@@ -111,45 +113,63 @@ def has_kernel(spec: ModelSpec, outputs: Sequence[TensorInfo]) -> bool:
 
 
 class Answer:
-    """What the kernel wrote, as it lies in the host's memory."""
+    """What the selection wrote, as it lies in the host's memory."""
 
     def __init__(self, memory: Floats) -> None:
-        """Look at (2 + 8 * rows,) float32, C-contiguous: two int32 counts, then rows of eight."""
-        self.memory = memory
-        self._counts = memory[:HEADER].view(np.int32)
-        self._rows = memory[HEADER:].reshape(-1, WIDTH)
-        self._keys = self._rows.view(np.uint64)[:, 3]
+        """Look at (ANSWER,) float32, C-contiguous: four int32 counts, boxes, scores, classes."""
+        self._counts = memory[:TOLD].view(np.int32)
+        boxes, self._scores, classes = np.split(memory[TOLD:], (4 * ROOM, 5 * ROOM))
+        self._boxes_px, self._class_ids = boxes.reshape(ROOM, 4), classes.view(np.int32)
 
-    def count(self) -> int:
-        """How many candidates the kernel found.
+    def counts(self) -> tuple[int, int]:
+        """How many detections there are, and of how many candidates; beyond `ROOM` nothing was selected.
 
         Raises:
             EngineError: NaN or infinity came out of the network.
         """
-        count, bad = self._counts.tolist()
+        kept, bad, count, _ = self._counts.tolist()
         if bad:
             raise EngineError(
                 f"network output: {bad} values are NaN or infinite; no result is given for this frame: check the "
                 "model's precision and its input"
             )
-        return int(count)
+        return kept, count
 
-    def candidates(self, count: int) -> Candidates:
-        """The first `count` of them, best score first; new arrays."""
-        found = self._rows.take(self._keys[:count].argsort(), axis=0)
-        return Candidates(found[:, :4], found[:, 4], found.view(np.int32)[:, 5])
+    def detections(self, kept: int) -> Detections:
+        """The first `kept` of them; new arrays."""
+        return Detections(self._boxes_px[:kept].copy(), self._scores[:kept].copy(), self._class_ids[:kept].copy())
 
 
-class YoloxCandidates:
-    """The kernel behind a network whose decoder is `yolox`. Made and used inside the device's context."""
+ANSWER = TOLD + 6 * ROOM
 
-    def __init__(self, spec: ModelSpec, lane: Any, device: Any, score_threshold: float, *, number: int = 0) -> None:  # noqa: ANN401
+
+def candidates_of(memory: Floats, count: int) -> Candidates:
+    """The first `count` rows of what the candidates' kernel wrote after its header, best score first; new arrays."""
+    rows = memory.reshape(-1, WIDTH)[:count]
+    found = rows.take(rows.view(np.uint64)[:, 3].argsort(), axis=0)
+    return Candidates(found[:, :4], found[:, 4], found.view(np.int32)[:, 5])
+
+
+class YoloxDetections:
+    """The kernels behind a network whose decoder is `yolox`. Made and used inside the device's context."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        lane: Any,  # noqa: ANN401
+        device: Any,  # noqa: ANN401
+        geometry: Geometry,
+        *,
+        score_threshold: float,
+        number: int = 0,
+    ) -> None:
         """Compile, upload the grid and allocate the answer.
 
         Args:
             spec: of the network.
             lane: the `Lane` it runs on; it and the device are not imported here, so that plans are made without a GPU.
             device: a `CudaDevice`.
+            geometry: of the frames.
             score_threshold: rows from this score on are candidates.
             number: which picture of the network's batch.
 
@@ -167,35 +187,37 @@ class YoloxCandidates:
             raise SpecError(
                 f"{spec.name}: output is {tensor.dtype} {list(tensor.shape)}, expected float32 {[1, *expected]}"
             )
-        self._cuda, self._device = cuda, device
-        self._rows = lane.addresses[name] + number * tensor[0].nbytes
-        self._cells = on_device(plan.cells)
+        self._cuda, self._device, self._geometry = cuda, device, geometry
+        self._select = Selection(spec.decoding)
         self._threshold = np.float32(score_threshold)
-        self._function = device.kernel(plan.source, "candidates_of_rows", "PPfPP")
-        self._blocks = -(-len(plan.cells) * 32 // 256)
-        self._answer = Answer(pinned((HEADER + len(plan.cells) * WIDTH,), "float32"))
-        self._room = min(ROOM, len(plan.cells))
-        self._usual = self._answer.memory[: HEADER + self._room * WIDTH]
-        self._memory = cuda.mem_alloc(self._answer.memory.nbytes)
+        self._find = device.kernel(plan.source, "candidates_of_rows", "PPfPP")
+        self._keep = device.kernel(selection_source(spec.decoding, geometry), "detections_of_candidates", "PPPPPP")
+        self._blocks = (-(-len(plan.cells) * 32 // 256), 1)
+        self._cells = on_device(plan.cells)
+        self._memory = on_device(np.zeros(HEADER + len(plan.cells) * WIDTH, np.float32))
+        answer = pinned((ANSWER,), "float32")
+        self._answer = Answer(answer)
+        header, told = int(self._memory), int(answer.base.get_device_pointer())  # type: ignore[union-attr]
+        self._found = header + 4 * HEADER
+        rows = lane.addresses[name] + number * tensor[0].nbytes
+        self._finds = (rows, int(self._cells), self._threshold, header, self._found)
+        self._keeps = (header, self._found, told, *(told + 4 * (TOLD + part * ROOM) for part in (0, 4, 5)))
 
     def enqueue(self, stream: Any) -> None:  # noqa: ANN401  (PyCUDA is untyped)
-        """Put the kernel and the copy of its answer on the stream."""
-        address = int(self._memory)
-        self._cuda.memset_d32_async(address, 0, HEADER, stream)
-        found = address + 4 * HEADER
-        self._function.prepared_async_call(
-            (self._blocks, 1), (256, 1, 1), stream, self._rows, int(self._cells), self._threshold, address, found
-        )
-        self._cuda.memcpy_dtoh_async(self._usual, address, stream)
+        """Put both kernels on the stream; the second writes to the host's memory."""
+        self._find.prepared_async_call(self._blocks, (256, 1, 1), stream, *self._finds)
+        self._keep.prepared_async_call((1, 1), (ROOM, 1, 1), stream, *self._keeps)
 
-    def read(self) -> Candidates:
-        """The candidates of the frame that just finished, best score first; new arrays. Outside the context too.
+    def read(self) -> Detections:
+        """What was found in the frame that just finished; new arrays. Outside the context too.
 
         Raises:
             EngineError: NaN or infinity came out of the network.
         """
-        count = self._answer.count()
-        if count > self._room:
-            with self._device.current("fetching candidates"):
-                self._cuda.memcpy_dtoh(self._answer.memory, int(self._memory))
-        return self._answer.candidates(count)
+        kept, count = self._answer.counts()
+        if count <= ROOM:
+            return self._answer.detections(kept)
+        candidates = np.empty(count * WIDTH, np.float32)
+        with self._device.current("fetching candidates"):
+            self._cuda.memcpy_dtoh(candidates, self._found)
+        return self._select(candidates_of(candidates, count), self._geometry)

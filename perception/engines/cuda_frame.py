@@ -1,6 +1,6 @@
 """From a camera's bytes to the network's tensor on the GPU, in one kernel.
 
-The same steps as `perception.preprocess`: resize by OpenCV's rules, round to whole grey levels, then look each value
+The same steps as `perception.preprocess`: resize by its rules, round to whole grey levels, then look each value
 up in the table of what it becomes. Weights and table are made on the host, so every interpolation, colour order,
 normalisation and tensor type runs through the same few lines.
 """
@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.engines.resize_taps import Taps, is_mean, resize_taps
+from perception.engines.resize_taps import Taps, is_by_swscale, is_mean, resize_taps
 from perception.geometry import RESIZES, Geometry
 from perception.model_spec import PictureInput
 
@@ -65,15 +65,23 @@ __device__ inline Pixel fetch(const unsigned char* __restrict__ frame, int x, in
 
 __device__ inline int within(int index, int size) { return index < 0 ? 0 : index >= size ? size - 1 : index; }
 
-// OpenCV's own arithmetic. Linear: fixed point, 11 bits a weight, digits dropped where it drops them. Area by whole
-// numbers: integer sums. Area otherwise: float, each product rounded before it is added. The rest: float, near it.
+// The CPU's arithmetic, OpenCV's. Linear: fixed point, 11 bits a weight, digits dropped where it drops them. Area by
+// whole numbers: integer sums. Area otherwise: float, each product rounded before it is added. Else: float, near it.
 // Source: opencv/opencv `modules/imgproc/src/resize.cpp`, VResizeLinear for uchar, resizeAreaFast_, ResizeArea_.
+// And libswscale's, where the CPU shrinks by it: 14 bits a weight along x and 12 along y, 15 bits between them.
+// Source: FFmpeg `libswscale/swscale.c`, hScale8To15_c, and `libswscale/output.c`, yuv2planeX_8_c.
 #if LINEAR
 typedef int Sum;
 __device__ inline Sum weight_of(float weight) { return (int)rintf(weight * 2048.f); }
 __device__ inline Sum times(Sum weight, int value) { return weight * value; }
 __device__ inline Sum of_row(Sum weight, Sum sum) { return (weight * (sum >> 4)) >> 16; }
 __device__ inline int level(Sum value) { return byte_of((value + 2) >> 2); }
+#elif BY_SWSCALE
+typedef int Sum;
+__device__ inline Sum weight_of(float weight) { return (int)rintf(weight * 16384.f); }
+__device__ inline Sum times(Sum weight, int value) { return weight * value; }
+__device__ inline Sum of_row(Sum weight, Sum sum) { return weight * (sum >> 7); }
+__device__ inline int level(Sum value) { return byte_of((value + (1 << 20)) >> 21); }
 #elif MEAN
 typedef int Sum;
 __device__ inline Sum weight_of(float) { return 1; }
@@ -205,6 +213,7 @@ def plan_frame(layout: FrameLayout, picture: PictureInput) -> FramePlan:
         "OFFSET_Y": geometry.offset_y_px,
         "PAD_VALUE": picture.pad_value,
         "LINEAR": int(picture.interpolation == "linear"),
+        "BY_SWSCALE": int(is_by_swscale(source_size_px, content_size_px, picture.interpolation)),
         "MEAN": int(picture.interpolation == "area" and is_mean(source_size_px, content_size_px)),
         "TAPS_X": taps_x.weights.shape[1],
         "TAPS_Y": taps_y.weights.shape[1],

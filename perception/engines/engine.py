@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Tensors = Mapping[str, NDArray[np.generic]]
+Wait: TypeAlias = Literal["spin", "blocking", "auto"]
+"""How a call waits for an accelerator: `spin` keeps a core busy and is the most even, `blocking` lets it sleep, `auto`
+spins where this process may use more than one core.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,14 @@ class FrameWay(Protocol):
         `bring` then copies nothing. The buffer comes back by itself when nobody holds it any more, nor a part of it.
         """
 
+    def adopt(self, memory: Pixels) -> None:
+        """Take pictures that lie in this memory from where they are; `told` says where that cannot be.
+
+        Args:
+            memory: (slots, bytes of a slot), C-contiguous, mapped to be written, a picture at the start of each slot.
+                It stays the caller's, and is there until the engine is closed. Given before the first picture.
+        """
+
 
 @runtime_checkable
 class TakesFrames(Protocol):

@@ -50,3 +50,6 @@ class HostWay:
 
     def lend(self, shape: tuple[int, ...]) -> None:
         """See `FrameWay.lend`: a picture is prepared from wherever it lies."""
+
+    def adopt(self, memory: Pixels) -> None:
+        """See `FrameWay.adopt`: nothing is to be done."""

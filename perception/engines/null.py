@@ -8,7 +8,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.engines.engine import TensorInfo, Tensors
+from perception.engines.engine import TensorInfo, Tensors, Wait
 from perception.errors import EngineError
 
 
@@ -35,8 +35,8 @@ class NullEngine:
         self._service_ns = int(service_ms * 1e6)
 
     @classmethod
-    def from_bytes(cls, content: bytes, *, threads: int) -> NullEngine:
-        """Open from the JSON described at the class.
+    def from_bytes(cls, content: bytes, *, threads: int, wait: Wait = "auto") -> NullEngine:
+        """Open from the JSON described at the class; `threads` and `wait` are of no use.
 
         Raises:
             EngineError: not that JSON.

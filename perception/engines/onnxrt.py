@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.engines.engine import TensorInfo, Tensors
+from perception.engines.engine import TensorInfo, Tensors, Wait
 from perception.errors import EngineError
 
 try:
@@ -74,8 +74,8 @@ class OnnxRuntimeEngine:
             self._bind_output(tensor)
 
     @classmethod
-    def from_bytes(cls, content: bytes, *, threads: int) -> OnnxRuntimeEngine:
-        """Open from the bytes of an ONNX file."""
+    def from_bytes(cls, content: bytes, *, threads: int, wait: Wait = "auto") -> OnnxRuntimeEngine:
+        """Open from the bytes of an ONNX file; a CPU has no use for `wait`."""
         return cls(content, threads=threads)
 
     def infer(self, feeds: Tensors) -> Tensors:

@@ -1,4 +1,6 @@
-"""Which source pixels make one resized pixel, and with which weights: OpenCV's rules as numbers.
+"""Which source pixels make one resized pixel, and with which weights: the CPU's rules as numbers.
+
+They are OpenCV's, but for most pictures that shrink by `area`: libswscale shrinks those.
 
 A resize is separable: one pixel is a weighted sum over a few columns and rows. With the weights in tables, one small
 GPU kernel serves every interpolation, and the tables can be compared with OpenCV on any machine.
@@ -15,10 +17,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from perception.area import is_near_opencv
+from perception.engines.area_taps import area_taps
 from perception.geometry import SizePx
 
 Interpolation: TypeAlias = Literal["linear", "area", "nearest", "cubic"]
 _CUBIC_A = -0.75
+_SWSCALE_ONES = (1 << 14, 1 << 12)  # along x and along y
 _SLIVER = 1e-3  # of a pixel, which OpenCV leaves out
 
 
@@ -44,7 +49,9 @@ def resize_taps(source_size_px: SizePx, content_size_px: SizePx, interpolation: 
         interpolation: as in `PictureInput`.
     """
     sides = tuple(zip(source_size_px, content_size_px, strict=True))
-    if interpolation == "area" and all(source >= content for source, content in sides):
+    if is_by_swscale(source_size_px, content_size_px, interpolation):
+        x, y = (_of_swscale(*side, one) for side, one in zip(sides, _SWSCALE_ONES, strict=True))
+    elif interpolation == "area" and all(source >= content for source, content in sides):
         x, y = (_area(source, content) for source, content in sides)
     elif interpolation == "area":
         x, y = (_area_enlarging(source, content) for source, content in sides)
@@ -52,6 +59,16 @@ def resize_taps(source_size_px: SizePx, content_size_px: SizePx, interpolation: 
         rule = {"linear": _linear, "nearest": _nearest, "cubic": _cubic}[interpolation]
         x, y = (rule(source, content) for source, content in sides)
     return x, y
+
+
+def is_by_swscale(source_size_px: SizePx, content_size_px: SizePx, interpolation: Interpolation) -> bool:
+    """Whether the CPU resizes by libswscale."""
+    return interpolation == "area" and is_near_opencv(source_size_px, content_size_px)
+
+
+def _of_swscale(source: int, content: int, one: int) -> Taps:
+    first, weights = area_taps(source, content, one)
+    return _taps(first, weights / one)
 
 
 def _positions(source: int, content: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from perception.engines.engine import Engine
+from perception.engines.engine import Engine, Wait
 from perception.errors import EngineError
 
 ENGINES: dict[str, tuple[str, str]] = {
@@ -27,16 +27,17 @@ def engine_class(kind: str) -> Any:  # noqa: ANN401  (constructors differ by kin
     return getattr(import_module(module), name)
 
 
-def open_engine(kind: str, content: bytes, *, threads: int) -> Engine:
+def open_engine(kind: str, content: bytes, *, threads: int, wait: Wait = "auto") -> Engine:
     """Open an engine from the bytes of its file.
 
     Args:
         kind: name in `ENGINES`.
         content: the engine file's bytes, already verified by whoever calls.
         threads: CPU threads the engine may use.
+        wait: how a call waits for an accelerator.
 
     Raises:
         EngineError: unknown kind, missing library, or the bytes do not load.
     """
-    engine: Engine = engine_class(kind).from_bytes(content, threads=threads)
+    engine: Engine = engine_class(kind).from_bytes(content, threads=threads, wait=wait)
     return engine

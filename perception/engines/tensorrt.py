@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from perception.engines.cuda_device import CudaDevice, pinned
 from perception.engines.cuda_faults import fault_of
 from perception.engines.cuda_graph import Launch
-from perception.engines.engine import TensorInfo, Tensors
-from perception.engines.tensorrt_lane import Lane, Wait
+from perception.engines.engine import TensorInfo, Tensors, Wait
+from perception.engines.tensorrt_lane import Lane
 from perception.engines.tensorrt_way import TensorRtWay
 from perception.engines.trt_versions import traits_of
 from perception.errors import EngineError
@@ -45,12 +45,12 @@ class Closeable(Protocol):
 class TensorRtEngine:
     """A network built by TensorRT, of static shapes. Its outputs are pinned arrays that hold until the next `infer`."""
 
-    def __init__(self, content: bytes, *, wait: Wait = "spin") -> None:
+    def __init__(self, content: bytes, *, wait: Wait = "auto") -> None:
         """Open a plan on GPU 0.
 
         Args:
             content: the plan, verified by whoever calls: version-compatible plans carry code for this host.
-            wait: how a call waits for the GPU: `spin` costs a core and is the most even, `block` lets it sleep.
+            wait: how a call waits for the GPU.
 
         Raises:
             EngineError: no GPU, another TensorRT or GPU than it was built with, or a dynamic shape.
@@ -72,9 +72,9 @@ class TensorRtEngine:
         self._open = True
 
     @classmethod
-    def from_bytes(cls, content: bytes, *, threads: int) -> TensorRtEngine:
+    def from_bytes(cls, content: bytes, *, threads: int, wait: Wait = "auto") -> TensorRtEngine:
         """Open from a plan's bytes; a GPU has no use for `threads`."""
-        return cls(content)
+        return cls(content, wait=wait)
 
     @property
     def why_no_graph(self) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pycuda.driver as cuda
 
-from perception.decoders.boxes import Selection
-from perception.engines.cuda_candidates import YoloxCandidates
+from perception.engines.cuda_candidates import YoloxDetections
+from perception.engines.cuda_device import CudaDevice
 from perception.engines.cuda_frame import FrameLayout
 from perception.engines.cuda_graph import Launch
 from perception.engines.engine import TensorInfo
@@ -48,14 +49,40 @@ class Fork:
 
 
 class _OneLaunch:
-    """Several cameras' work behind one launch."""
+    """Several cameras' work behind one launch.
 
+    Attributes:
+        stream: where it goes.
+        enqueue: puts it there, piece by piece; inside the device's context.
+    """
+
+    stream: cuda.Stream
+    enqueue: Callable[[], None]
+    _device: CudaDevice
     _launch: Launch
 
     @property
     def why_no_graph(self) -> str:
         """Empty where all cameras are one CUDA graph; else why they are not."""
         return self._launch.why_not
+
+    def detect(self) -> list[Detections]:
+        """Run what lies in the buffers, and wait.
+
+        Raises:
+            EngineError: the engine failed, or gave numbers that are none.
+        """
+        with self._device.current("running frames of several cameras"):
+            self._launch.start()
+            self._wait()
+        return self.read()
+
+    def read(self) -> list[Detections]:
+        """What was found in the frames that just finished, camera by camera; see `detect`."""
+        raise NotImplementedError
+
+    def _wait(self) -> None:
+        raise NotImplementedError
 
 
 class ForkedCameras(_OneLaunch):
@@ -72,23 +99,20 @@ class ForkedCameras(_OneLaunch):
         Raises:
             EngineError: the capture failed.
         """
-        self._paths, self._device = paths, engine.device
+        self._paths, self._device, self.stream = paths, engine.device, paths[0].stream
         with self._device.current("opening cameras together"):
-            fork = Fork(paths[0].stream, [path.stream for path in paths[1:]])
+            fork = Fork(self.stream, [path.stream for path in paths[1:]])
             branches = [_branch(path, pixels) for path, pixels in zip(paths, frames, strict=True)]
-            self._launch = Launch(paths[0].stream, lambda: fork.run(branches))
+            self.enqueue = partial(fork.run, branches)
+            self._launch = Launch(self.stream, self.enqueue)
         engine.closes_first(self)
 
-    def detect(self) -> list[Detections]:
-        """Run what lies in the buffers, and wait.
-
-        Raises:
-            EngineError: see `FramePath.detect`.
-        """
-        with self._device.current("running frames of several cameras"):
-            self._launch.start()
-        self._paths[0].wait()
+    def read(self) -> list[Detections]:
+        """See `_OneLaunch.read`."""
         return [path.detections() for path in self._paths]
+
+    def _wait(self) -> None:
+        self._paths[0].wait()
 
     def close(self) -> None:
         """Give the graph back. A second call does nothing."""
@@ -138,36 +162,30 @@ class BatchedCameras(_OneLaunch):
                 f"{[len(layouts), *spec.picture.shape[1:]]} for {len(layouts)} cameras; build it with that batch"
             )
         self._device = engine.device
-        self._select = Selection(spec.decoding)
         with self._device.current("opening cameras in a batch"), ExitStack() as undo:
             self._lane = engine.open_lane()
             undo.callback(self._lane.close)
             self._inputs = [FrameInput(spec, layout, self._device, buffers=1, memory=memory) for layout in layouts]
-            self._candidates = [
-                YoloxCandidates(spec, self._lane, self._device, score_threshold, number=number)
-                for number in range(len(layouts))
+            self._found = [
+                YoloxDetections(
+                    spec, self._lane, self._device, camera.geometry, score_threshold=score_threshold, number=number
+                )
+                for number, camera in enumerate(self._inputs)
             ]
             self._streams = [self._lane.stream, *(cuda.Stream() for _ in layouts[1:])]
             self._fork = Fork(self._streams[0], self._streams[1:])
             self.frames = [each.buffers[0] for each in self._inputs]
-            self._launch = Launch(self._lane.stream, self._enqueuing(tensor))
+            self.stream, self.enqueue = self._lane.stream, self._enqueuing(tensor)
+            self._launch = Launch(self.stream, self.enqueue)
             undo.pop_all()
         engine.closes_first(self)
 
-    def detect(self) -> list[Detections]:
-        """Run what lies in the buffers, and wait.
+    def read(self) -> list[Detections]:
+        """See `_OneLaunch.read`."""
+        return [found.read() for found in self._found]
 
-        Raises:
-            EngineError: the engine failed, or gave numbers that are none.
-        """
-        with self._device.current("running frames of several cameras"):
-            self._launch.start()
-            self._lane.wait()
-        found = [candidates.read() for candidates in self._candidates]
-        return [
-            self._select(each, camera.geometry) if len(each.scores) else Detections.empty()
-            for each, camera in zip(found, self._inputs, strict=True)
-        ]
+    def _wait(self) -> None:
+        self._lane.wait()
 
     def close(self) -> None:
         """Give everything back. A second call does nothing."""
@@ -175,7 +193,7 @@ class BatchedCameras(_OneLaunch):
             self._launch.close()
             for camera in self._inputs:
                 camera.close()
-            self._candidates = []
+            self._found = []
             self._lane.close()
 
     def _enqueuing(self, tensor: TensorInfo) -> Callable[[], None]:
@@ -188,7 +206,7 @@ class BatchedCameras(_OneLaunch):
             return lambda: camera.enqueue(camera.buffers[0], address, stream)
 
         def find(number: int) -> Callable[[], None]:
-            return lambda: self._candidates[number].enqueue(self._streams[number])
+            return lambda: self._found[number].enqueue(self._streams[number])
 
         numbers = range(len(self._inputs))
         bringing, finding = [bring(number) for number in numbers], [find(number) for number in numbers]

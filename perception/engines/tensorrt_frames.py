@@ -1,19 +1,20 @@
-"""A camera's frame in, tensors or candidates out, as one CUDA graph: copy, prepare, network, decode, copy back."""
+"""A camera's frame in, tensors or detections out, as one CUDA graph: copy, prepare, network, decode, answer."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import pycuda.driver as cuda
 
-from perception.decoders.boxes import Selection
-from perception.engines.cuda_candidates import YoloxCandidates
+from perception.engines.cuda_candidates import YoloxDetections
 from perception.engines.cuda_device import CudaDevice, pinned
 from perception.engines.cuda_frame import FrameKernel, FrameLayout, plan_frame
 from perception.engines.cuda_graph import Launch
+from perception.engines.cuda_registered import Registered
 from perception.engines.engine import Tensors
 from perception.engines.lending import Lender, Pixels
 from perception.model_spec import ModelSpec
@@ -23,6 +24,7 @@ from perception.results import Detections
 if TYPE_CHECKING:
     from perception.engines.tensorrt import TensorRtEngine
 
+QUEUED = 32  # launches that wait for the GPU while it is timed
 FrameMemory: TypeAlias = Literal["copied", "mapped"]
 
 
@@ -42,17 +44,23 @@ class FrameInput:
         plan = plan_frame(layout, spec.picture)
         self.geometry = plan.geometry
         self.buffers: list[Pixels] = [pinned(layout.shape, "uint8") for _ in range(buffers)]
+        self._addresses = {each.ctypes.data: int(each.base.get_device_pointer()) for each in self.buffers}  # type: ignore[union-attr]
         self._kernel = FrameKernel(plan, layout, device)
         self._copy = cuda.mem_alloc(prod(layout.shape)) if memory == "copied" else None
 
     def enqueue(self, pixels: Pixels, tensor_address: int, stream: cuda.Stream) -> None:
         """Put the work on the stream: from one of the buffers to the network's tensor."""
         if self._copy is None:
-            address = int(pixels.base.get_device_pointer())  # type: ignore[union-attr]
+            address = self._addresses[pixels.ctypes.data]
         else:
             address = int(self._copy)
             cuda.memcpy_htod_async(self._copy, pixels, stream)
         self._kernel.enqueue(address, tensor_address, stream)
+
+    def adopt(self, pixels: Pixels, memory: Registered) -> None:
+        """One more buffer, in memory of somebody else's."""
+        self.buffers.append(pixels)
+        self._addresses[pixels.ctypes.data] = memory.address_of(pixels.ctypes.data)
 
     def close(self) -> None:
         """Free what is on the GPU; buffers that are still held keep their memory."""
@@ -85,7 +93,7 @@ class FramePath:
             buffers: how many frames may be out with their source at once.
             memory: `copied` sends the whole frame to the GPU; `mapped` lets the kernel read what it needs from the
                 host's memory, which on an integrated GPU is its own.
-            score_threshold: decode candidates from this score on, on the GPU, in place of copying the raw outputs
+            score_threshold: find detections from this score on, on the GPU, in place of copying the raw outputs
                 (`detect`); None gives the raw outputs (`infer`).
 
         Raises:
@@ -94,7 +102,6 @@ class FramePath:
         """
         self.memory = memory
         self._engine, self._device = engine, engine.device
-        self._select = Selection(spec.decoding)
         self._running = self._device.current("running a frame")
         with self._device.current("opening a camera's path"), ExitStack() as undo:
             self._lane = engine.open_lane()
@@ -104,14 +111,18 @@ class FramePath:
             if spec.size_input is not None:
                 size = size_tensor(spec.picture, spec.size_input)
                 cuda.memcpy_htod(self._lane.addresses[spec.size_input.tensor], size)
-            self._candidates = (
-                None if score_threshold is None else YoloxCandidates(spec, self._lane, self._device, score_threshold)
-            )
+            self.geometry = self._input.geometry
+            self._found: YoloxDetections | None = None
+            if score_threshold is not None:
+                self._found = YoloxDetections(
+                    spec, self._lane, self._device, self.geometry, score_threshold=score_threshold
+                )
             self._lender = Lender(self._input.buffers)
             self._own: Pixels | None = None
+            self._adopted: dict[int, int] = {}
+            self._shape = layout.shape
             self._launches = {0: self._captured(0)}
             undo.pop_all()
-        self.geometry = self._input.geometry
         engine.closes_first(self)
 
     @property
@@ -141,13 +152,27 @@ class FramePath:
         """A pinned buffer that comes back by itself; see `Lender.lend_while_held`."""
         return self._lender.lend_while_held()
 
+    def adopt(self, memory: Registered) -> None:
+        """Take frames from the starts of these slots where they lie, and capture a graph for each of them now.
+
+        Raises:
+            EngineError: a capture failed.
+        """
+        size = prod(self._shape)
+        for slot in memory.memory if size <= memory.memory.shape[1] else ():
+            pixels = slot[:size].reshape(self._shape)
+            number = self._adopted[pixels.ctypes.data] = len(self._input.buffers)
+            self._input.adopt(pixels, memory)
+            with self._device.current("opening a slot's graph"):
+                self._launches[number] = self._captured(number)
+
     def brought(self, pixels: Pixels) -> Pixels:
         """The buffer that holds this picture: the one it lies in, else one that is kept to copy it to.
 
         Raises:
             RuntimeError: no buffer can be kept, since all were lent before the first call.
         """
-        number = self._lender.found(pixels)
+        number = self._found_at(pixels)
         if number is not None:
             return self._input.buffers[number]
         if self._own is None:
@@ -159,7 +184,7 @@ class FramePath:
         """Run one frame that lies in a lent buffer.
 
         Returns:
-            Every output by name; the arrays hold until the next call. Empty where candidates are decoded instead.
+            Every output by name; the arrays hold until the next call. Empty where detections are found instead.
 
         Raises:
             EngineError: the engine failed.
@@ -198,32 +223,32 @@ class FramePath:
 
     def detections(self) -> Detections:
         """What was found in the frame that just finished; see `detect`."""
-        if self._candidates is None:
+        if self._found is None:
             raise RuntimeError("detect: the path was opened without score_threshold; give one, or call infer")
-        found = self._candidates.read()
-        return self._select(found, self.geometry) if len(found.scores) else Detections.empty()
+        return self._found.read()
 
     def enqueue(self, pixels: Pixels) -> None:
         """Put a frame's whole work on `stream`, piece by piece; inside the device's context."""
         self._input.enqueue(pixels, self._tensor, self.stream)
         self._lane.enqueue_network()
-        if self._candidates is None:
+        if self._found is None:
             self._lane.enqueue_answers()
         else:
-            self._candidates.enqueue(self.stream)
+            self._found.enqueue(self.stream)
 
     def gpu_times_ms(self, pixels: Pixels, count: int) -> list[float]:
-        """What the GPU takes for a frame, from the first copy to the last, by its own clock; for measurements."""
+        """What the GPU takes for a frame by its own clock, launches queued so that it never waits for the host."""
         launch = self._launch_of(pixels)
-        times_ms = []
+        times_ms: list[float] = []
         with self._device.current("timing frames"):
-            first, last = cuda.Event(), cuda.Event()
-            for _ in range(count):
-                first.record(self.stream)
-                launch.start()
-                last.record(self.stream)
-                last.synchronize()
-                times_ms.append(float(last.time_since(first)))
+            marks = [cuda.Event() for _ in range(QUEUED + 1)]
+            while len(times_ms) < count:
+                batch = marks[: count - len(times_ms) + 1]
+                for mark in batch:
+                    launch.start()
+                    mark.record(self.stream)
+                batch[-1].synchronize()
+                times_ms += [float(later.time_since(earlier)) for earlier, later in pairwise(batch)]
         return times_ms
 
     def close(self) -> None:
@@ -239,18 +264,26 @@ class FramePath:
                 launch.close()
             self._launches = {}
             self._input.close()
-            self._candidates = None
+            self._found = None
             self._lane.close()
         self._engine.forget(self._lane)
         self._engine.forget(self)
 
     def _launch_of(self, pixels: Pixels) -> Launch:
-        number = self._lender.number_of(pixels)
+        number = self._found_at(pixels)
+        if number is None:
+            number = self._lender.number_of(pixels)  # says what is wrong
         launch = self._launches.get(number)
         if launch is None:
             with self._device.current("opening a buffer's graph"):
                 launch = self._launches[number] = self._captured(number)
         return launch
+
+    def _found_at(self, pixels: Pixels) -> int | None:
+        number = self._lender.found(pixels)
+        if number is None and self._adopted and pixels.shape == self._shape and pixels.flags.c_contiguous:
+            return self._adopted.get(pixels.ctypes.data)
+        return number
 
     def _captured(self, number: int) -> Launch:
         frame = self._input.buffers[number]

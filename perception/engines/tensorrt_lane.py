@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import pycuda.driver as cuda
 from numpy.typing import NDArray
 
 from perception.engines.cuda_device import pinned
-from perception.engines.engine import TensorInfo
+from perception.engines.engine import TensorInfo, Wait
 from perception.errors import EngineError
-
-Wait: TypeAlias = Literal["spin", "block"]
 
 
 class Lane:
@@ -37,7 +36,8 @@ class Lane:
             raise EngineError("TensorRT gives no execution context; close other programs on the GPU (out of memory)")
         self.stream = cuda.Stream()
         blocking = cuda.event_flags.DISABLE_TIMING | cuda.event_flags.BLOCKING_SYNC
-        self._done = cuda.Event(blocking) if wait == "block" else None
+        sleeps = wait == "blocking" or (wait == "auto" and len(os.sched_getaffinity(0)) == 1)
+        self._done = cuda.Event(blocking) if sleeps else None
         self._memory = {tensor.name: cuda.mem_alloc(max(1, size_bytes(tensor))) for tensor in tensors}
         self.addresses = {name: int(memory) for name, memory in self._memory.items()}
         self.answers: dict[str, NDArray[np.generic]] = {t.name: pinned(t.shape, t.dtype) for t in outputs}

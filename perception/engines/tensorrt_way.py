@@ -10,9 +10,11 @@ from perception.decode import open_decoder
 from perception.engines.cuda_candidates import has_kernel
 from perception.engines.cuda_faults import KernelError
 from perception.engines.cuda_frame import FrameLayout
+from perception.engines.cuda_registered import Registered
 from perception.engines.host_way import HostWay
 from perception.engines.lending import Pixels
 from perception.engines.tensorrt_frames import FrameMemory, FramePath
+from perception.errors import EngineError
 from perception.model_spec import ModelSpec
 from perception.results import Result
 
@@ -39,6 +41,8 @@ class TensorRtWay:
         self._decoder = open_decoder(spec, engine.outputs)
         self._paths: dict[Shape, FramePath] = {}
         self._host: HostWay | None = None
+        self._adopted: Registered | None = None
+        self._why_copied = ""
         self._path: FramePath
         self._shape: Shape = ()
         self._pixels: Pixels
@@ -50,9 +54,9 @@ class TensorRtWay:
             return self._host.told
         if not self._paths:
             return "frames are prepared on the GPU"
-        decoded = "decoded to candidates" if self._on_gpu else "their outputs decoded on the CPU"
+        decoded = "decoded to detections" if self._on_gpu else "their outputs decoded on the CPU"
         launched = self._path.why_no_graph or "one CUDA graph a frame"
-        return f"frames are prepared on the GPU ({self._path.memory}), {decoded}; {launched}"
+        return f"frames are prepared on the GPU ({self._path.memory}), {decoded}; {launched}{self._why_copied}"
 
     def bring(self, pixels: Pixels) -> None:
         """See `FrameWay.bring`."""
@@ -84,6 +88,15 @@ class TensorRtWay:
         path = self._paths.get(shape)
         return None if path is None else path.lend_while_held()
 
+    def adopt(self, memory: Pixels) -> None:
+        """See `FrameWay.adopt`."""
+        try:
+            self._adopted = Registered.of(memory, self._engine.device)
+        except EngineError as error:
+            self._why_copied = f"; each is copied from shared memory first: {error}"
+            return
+        self._engine.closes_first(self._adopted)
+
     def _turn_to(self, shape: Shape) -> None:
         """Have a path for this size; the one that was opened first makes room where there are too many."""
         path, self._shape = self._paths.get(shape), ()
@@ -92,6 +105,8 @@ class TensorRtWay:
                 self._paths.pop(next(iter(self._paths))).close()
             try:
                 path = self._opened(shape)
+                if self._adopted is not None:
+                    path.adopt(self._adopted)
             except KernelError as error:
                 self._host = HostWay(self._engine, self._spec, score_threshold=self._score_threshold, why=str(error))
                 return

@@ -16,14 +16,22 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scripts.tensorrt_bench.book import Book, gpu_state
 from scripts.tensorrt_bench.builds import CACHE, Building, build_all
 from scripts.tensorrt_bench.cases import COMPATIBLE, PRECISIONS, Case, cases_in
 from scripts.tensorrt_bench.compiled import compiled
 
+if TYPE_CHECKING:
+    from perception.engines.tensorrt import TensorRtEngine
+
+SAMPLE_DRIVE = Path(__file__).resolve().parents[2] / "data" / "samples" / "drive"
 ALL_PLANS = (*PRECISIONS, COMPATIBLE)
-STEPS = ("parity", "compile", "build", "compare", "pictures", "latency", "cameras", "loading", "drive", "lean")
+STEPS = (
+    "parity", "compile", "build", "compare", "pictures", "agreement", "latency", "cameras", "tails", "armed", "loading",
+    "drive", "driven", "lean", "device",
+)  # fmt: skip
 
 
 def main() -> int:
@@ -68,6 +76,11 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--build-s", type=float, default=300.0, help="end builds after so long; another call goes on")
     parser.add_argument("--compile-s", type=float, default=240.0, help="time limit of the step compile's search")
     parser.add_argument("--lean", type=Path, help="folder with the lean runtime of a newer TensorRT, for the step lean")
+    parser.add_argument("--package", type=Path, help="package for this machine, for the steps driven and device")
+    parser.add_argument("--device-level", type=int, default=0, help="builder level of the step device")
+    parser.add_argument(
+        "--tail-rounds", type=int, default=20, help="turns of each side in the step tails, 500 frames each"
+    )
     parser.add_argument("--samples", type=int, default=100_000, help="frames of the main row")
     parser.add_argument("--latency-s", type=float, default=600.0, help="end the main row early after so long")
     return parser.parse_args()
@@ -118,6 +131,53 @@ def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case:
         rounds = max(1, options.samples // 2000)
         six_cameras(main_case, best(), book, rounds=rounds, limit_s=options.latency_s)
 
+    def tails() -> None:
+        from scripts.tensorrt_bench import sides
+        from scripts.tensorrt_bench.tails import tails
+
+        engine, batch_plan = open_plan(main_case.plan(best())), main_case.plan(main_case.batch_of(best()))
+        chosen = [sides.floor(engine), *(sides.one_camera(engine, main_case, memory) for memory in sides.MEMORIES)]
+        chosen.append(sides.six_forked(engine, main_case, "mapped"))
+        if batch_plan.is_file():
+            batch = open_plan(batch_plan)
+            chosen += [sides.six_in_a_batch(batch, main_case, memory) for memory in sides.MEMORIES]
+        tails(chosen, engine.device, book, rounds=options.tail_rounds, limit_s=options.latency_s)
+
+    def armed() -> None:
+        from scripts.tensorrt_bench.armed import armed
+        from scripts.tensorrt_bench.sides import one_camera
+
+        engine = open_plan(main_case.plan(best()))
+        armed(one_camera(engine, main_case, "mapped"), engine.device, book, count=options.samples // 5)
+        engine.close()
+
+    def agreement() -> None:
+        from scripts.tensorrt_bench.agreement import agreed
+
+        for case in ordered:
+            if case.spec.task == "detection" and case.plan("fp32").is_file():
+                agreed(case, book)
+
+    def given_package() -> Path:
+        if options.package is None:
+            raise ValueError("steps driven and device: got no package for this machine; give --package")
+        return Path(options.package)
+
+    def drives() -> None:
+        from scripts.tensorrt_bench.driven import driven
+
+        for cameras in (1, 6):
+            driven(given_package(), SAMPLE_DRIVE, book, cameras=cameras)
+
+    def device() -> None:
+        from perception.agent.index import CommitRule, OnDeviceBuild, Tolerance
+        from safety_gates.publishing.releases import Terms
+        from scripts.tensorrt_bench.device import built_on_device
+
+        limits = Tolerance(relative_error=0.02, disagreement=0.05, latency_p90_ms=5)
+        build = OnDeviceBuild(kind="tensorrt", options={"level": options.device_level})
+        built_on_device(given_package(), SAMPLE_DRIVE, book, Terms(limits, CommitRule(), build))
+
     def load() -> None:
         from scripts.tensorrt_bench.loading import loading
 
@@ -148,7 +208,19 @@ def steps(options: argparse.Namespace, book: Book, cases: list[Case], main_case:
         "loading": load,
         "drive": drive,
         "lean": lean,
+        "tails": tails,
+        "armed": armed,
+        "agreement": agreement,
+        "driven": drives,
+        "device": device,
     }
+
+
+def open_plan(path: Path) -> TensorRtEngine:
+    """An engine from a plan that this benchmark built."""
+    from perception.engines.tensorrt import TensorRtEngine
+
+    return TensorRtEngine(path.read_bytes())
 
 
 if __name__ == "__main__":

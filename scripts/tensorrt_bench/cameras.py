@@ -13,7 +13,8 @@ from perception.engines.tensorrt_cameras import BatchedCameras, ForkedCameras
 from perception.engines.tensorrt_frames import FrameMemory, FramePath
 from scripts.tensorrt_bench.book import Book, Job, p50_ms, regular_service, tail, take_turns
 from scripts.tensorrt_bench.cases import CAMERAS, Case
-from scripts.tensorrt_bench.latency import FULL_HD, MEMORIES, call
+from scripts.tensorrt_bench.latency import call
+from scripts.tensorrt_bench.sides import FULL_HD, MEMORIES
 
 TIMES = 100
 

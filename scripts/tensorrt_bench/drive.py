@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from perception.deadline.realtime import threads_switching_quickly
+from perception.deadline.slots import SeenSlots, Slots
 from perception.engines.cuda_frame import FrameLayout
 from perception.engines.tensorrt import TensorRtEngine
 from perception.engines.tensorrt_frames import FramePath
@@ -70,6 +71,16 @@ def in_a_lent_buffer(pipeline: Pipeline, frame: Frame) -> Frame:
         raise RuntimeError(f"the pipeline lends no buffer ({pipeline.way}), expected one of its engine's")
     np.copyto(buffer, frame.pixels)
     return replace(frame, pixels=buffer)
+
+
+def in_shared_memory(pipeline: Pipeline, frame: Frame) -> Frame:
+    """The same frame in memory that processes share, as `tollgate run` has it; for a pipeline that took none before."""
+    slots = Slots(1, frame.pixels.nbytes)
+    seen = SeenSlots(slots.file, slots.slot_bytes)
+    pipeline.adopt(seen.memory)
+    pipeline.step(frame)
+    slots.put(frame.pixels)
+    return replace(frame, pixels=seen.pixels(0, frame.height_px, frame.width_px))
 
 
 def _rate(frames: Iterator[Frame], work: Callable[[Frame], object]) -> float:

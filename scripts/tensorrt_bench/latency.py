@@ -1,4 +1,4 @@
-"""Frame to detections beside its floor and a tutorial's loop, and what its slowest frames waited for."""
+"""Frame to detections beside its floor and a tutorial's loop."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-import pycuda.driver as cuda
 
-from perception.engines.cuda_device import pinned
-from perception.engines.cuda_frame import FrameLayout
 from perception.engines.cuda_graph import Launch
 from perception.engines.lending import Pixels
 from perception.engines.tensorrt import TensorRtEngine
@@ -19,13 +16,11 @@ from perception.latency import LatencyRecorder
 from perception.pipeline import Pipeline
 from scripts.tensorrt_bench.book import Book, Job, gpu_state, p50_ms, regular_service, tail, take_turns
 from scripts.tensorrt_bench.cases import Case
-from scripts.tensorrt_bench.drive import in_a_lent_buffer
-from scripts.tensorrt_bench.tails import GPU_FRAMES, spread, staged
+from scripts.tensorrt_bench.drive import in_a_lent_buffer, in_shared_memory
+from scripts.tensorrt_bench.sides import FULL_HD, MEMORIES, floor
 from scripts.tensorrt_bench.tutorial import tutorial_loop
 
-FULL_HD = FrameLayout(1920, 1080)
-MEMORIES: tuple[FrameMemory, ...] = ("copied", "mapped")
-ANSWER_BYTES = 8 * 1024 + 8
+GPU_FRAMES = 5_000
 
 
 def plans_compared(case: Case, book: Book) -> str:
@@ -61,31 +56,30 @@ def frame_to_detections(case: Case, precision: str, book: Book, *, samples: int,
     elsewhere = Frame(picture, "camera", 0, 0, "0")
     pipeline.step(elsewhere)
     lent = in_a_lent_buffer(pipeline, elsewhere)
+    adopting = Pipeline(spec, engine, deadline_ns=1 << 60)
+    shared = in_shared_memory(adopting, elsewhere)
     jobs |= {
+        "in shared memory": (lambda: adopting.step(shared), 200),
         "in a lent buffer": (lambda: pipeline.step(lent), 200),
         "in other memory": (lambda: pipeline.step(elsewhere), 200),
     }
-    jobs["floor"] = (floor(engine), 200)
+    jobs["floor"] = (_floor(engine), 200)
     jobs["tutorial"] = (tutorial_loop(engine, spec, picture), 4)
     with regular_service(book) as granted:
         book.conditions["real-time settings"] = granted
         recorders = take_turns(jobs, samples // 1000, limit_s=limit_s)
         gpu_ms = {memory: path.gpu_times_ms(buffer, GPU_FRAMES) for memory, (path, buffer) in paths.items()}
-        by_stage = {memory: staged(*each) for memory, each in paths.items()}
     book.raw["latency"] = {name: recorder.to_dict() for name, recorder in recorders.items()}
     book.raw["latency gpu state"] = gpu_state()
-    book.raw["gpu time of a frame, ms"] = {name: spread(times) for name, times in gpu_ms.items()}
-    book.raw["stages of a frame"] = by_stage
+    shares = (0, 50, 99, 99.9, 100)
+    book.raw["gpu time of a frame, ms"] = {
+        name: np.percentile(times, shares).tolist() for name, times in gpu_ms.items()
+    }
     _told(recorders, gpu_ms, precision, book)
-    for name in ("in a lent buffer", "in other memory"):
+    for name in ("in a lent buffer", "in shared memory", "in other memory"):
         words, recorder = f"1080p frame {name} through the pipeline, {precision}", recorders[name]
         book.row(f"{words}, p50", p50_ms(recorder), unit="ms", samples=recorder.samples)
-    print(" ", pipeline.way, flush=True)
-    for memory, stages in by_stage.items():
-        for name, figures in stages["stages_us"].items():
-            words = f"1080p BGR to detections, {precision}, {memory}, {name}, p99.9 over its p50"
-            book.row(words, figures["p99.9"] - figures["p50"], unit="µs", samples=stages["samples"])
-        print(memory, "slowest frames:", stages["slowest"], flush=True)
+    print(" ", pipeline.way, "|", adopting.way, flush=True)
     engine.close()
 
 
@@ -117,23 +111,14 @@ def call(path: FramePath, buffer: Pixels) -> Job:
     return lambda: path.detect(buffer)
 
 
-def floor(engine: TensorRtEngine) -> Callable[[], None]:
-    """Copy of a 1080p frame, network, copy of as many bytes as candidates take: one graph, nothing else."""
+def _floor(engine: TensorRtEngine) -> Callable[[], None]:
+    side = floor(engine)
     with engine.device.current("opening the floor"):
-        lane = engine.open_lane()
-        frame, target = pinned(FULL_HD.shape, "uint8"), cuda.mem_alloc(1920 * 1080 * 3)
-        answer, source = pinned((ANSWER_BYTES,), "uint8"), cuda.mem_alloc(ANSWER_BYTES)
-
-        def enqueue() -> None:
-            cuda.memcpy_htod_async(target, frame, lane.stream)
-            lane.enqueue_network()
-            cuda.memcpy_dtoh_async(answer, source, lane.stream)
-
-        launch = Launch(lane.stream, enqueue)
+        launch = Launch(side.stream, side.enqueue)
 
     def run() -> None:
         with engine.device.current("the floor"):
             launch.start()
-            lane.wait()
+            side.stream.synchronize()
 
     return run

@@ -31,9 +31,9 @@ def through_everything(case: Case, book: Book) -> None:
     spec = case.spec
     reference = OnnxRuntimeEngine(case.model("fp32").read_bytes(), threads=THREADS)
     engines = {name: TensorRtEngine(case.plan(name).read_bytes()) for name in case.built()}
-    sides = {name: _behind_the_cpus_work(engine, spec) for name, engine in engines.items()}
-    sides["float"] = _behind_the_cpus_work(reference, spec)
-    sides |= {f"{name} on the GPU": _as_pipelines_run(engine, spec) for name, engine in engines.items()}
+    sides = {name: behind_the_cpus_work(engine, spec) for name, engine in engines.items()}
+    sides["float"] = behind_the_cpus_work(reference, spec)
+    sides |= {f"{name} on the GPU": as_pipelines_run(engine, spec) for name, engine in engines.items()}
     said: dict[str, dict[str, Any]] = {name: {} for name in sides}
     for number, file in enumerate(case.files()):
         pixels = np.asarray(cv2.imread(str(file)), np.uint8)
@@ -52,7 +52,8 @@ def through_everything(case: Case, book: Book) -> None:
         engine.close()
 
 
-def _behind_the_cpus_work(engine: Engine, spec: ModelSpec) -> Side:
+def behind_the_cpus_work(engine: Engine, spec: ModelSpec) -> Side:
+    """Frames prepared and decoded on the CPU, whatever the engine would rather do."""
     way = HostWay(engine, spec, score_threshold=LOW_SCORE)
 
     def run(frame: Frame) -> Result:
@@ -63,7 +64,8 @@ def _behind_the_cpus_work(engine: Engine, spec: ModelSpec) -> Side:
     return run
 
 
-def _as_pipelines_run(engine: Engine, spec: ModelSpec) -> Side:
+def as_pipelines_run(engine: Engine, spec: ModelSpec) -> Side:
+    """Frames sent the engine's own way."""
     pipeline = Pipeline(spec, engine, deadline_ns=1 << 60, score_threshold=LOW_SCORE)
     return lambda frame: pipeline.step(frame).result
 

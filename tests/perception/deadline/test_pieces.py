@@ -359,14 +359,23 @@ def test_a_plan_that_contradicts_itself_is_refused(tmp_path: Path, change: tuple
         load_plan(tmp_path / "plan.yaml")
 
 
-def test_an_engine_is_warmed_up_on_pictures_of_every_size_and_timed_on_the_largest():
-    seen: list[tuple[int, ...]] = []
+@pytest.mark.parametrize("lends", [True, False])
+def test_an_engine_is_warmed_up_on_pictures_of_every_size_and_timed_on_the_largest_as_it_will_be_fed(lends):
+    steps: list[tuple[int, ...]] = []
+    timed_at: set[int] = set()
+    slots = Slots(2, 24 * 32 * 3)
+    seen = SeenSlots(os.dup(slots.file), slots.slot_bytes)
 
     class Steps:
         def step(self, frame):
-            seen.append(frame.pixels.shape[:2])
+            steps.append(frame.pixels.shape[:2])
+            if len(steps) > 2 * WARM_UP_FRAMES:
+                timed_at.add(frame.pixels.ctypes.data)
             return SimpleNamespace(timings=SimpleNamespace(total_ns=10**8))
 
-    spent_ns = _warmed(Steps(), ((32, 24), (16, 12)))
+    Steps.lends = lends
+    spent_ns = _warmed(Steps(), ((32, 24), (16, 12)), seen)
     assert spent_ns == (10**8,) * 3
-    assert seen == [(12, 16)] * WARM_UP_FRAMES + [(24, 32)] * (WARM_UP_FRAMES + 3)
+    assert steps == [(12, 16)] * WARM_UP_FRAMES + [(24, 32)] * (WARM_UP_FRAMES + 3)
+    assert (timed_at == {seen.memory.ctypes.data}) is lends
+    slots.close()

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-# Threads of a block run one after the other, but for a warp's 32 lanes, which meet at each shuffle.
+# Threads of a block run one after the other, but for a warp's 32 lanes, which meet at each shuffle, and for those of
+# `over_a_block`, which meet at each __syncthreads.
 SHIMS = r"""
 #include <barrier>
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <memory>
 #include <thread>
 #include <vector>
 using std::isfinite;
@@ -25,7 +27,10 @@ using std::isfinite;
 #define __global__
 struct Place { int x = 0, y = 0, z = 0; };
 static thread_local Place blockIdx, blockDim, threadIdx;
+#define __shared__ static
 static std::barrier lanes_meet(32);
+static std::unique_ptr<std::barrier<>> block_meets;
+inline void __syncthreads() { block_meets->arrive_and_wait(); }
 static float passed[32];
 
 template <typename T> T __shfl_down_sync(unsigned, T value, int distance)
@@ -39,6 +44,7 @@ template <typename T> T __shfl_down_sync(unsigned, T value, int distance)
 }
 
 __attribute__((noinline)) static float __fmul_rn(float a, float b) { return a * b; }
+__attribute__((noinline)) static double __dmul_rn(double a, double b) { return a * b; }
 inline unsigned __float_as_uint(float value) { unsigned bits; memcpy(&bits, &value, 4); return bits; }
 inline float __uint_as_float(unsigned bits) { float value; memcpy(&value, &bits, 4); return value; }
 inline int atomicAdd(int* at, int value) { const int before = *at; *at += value; return before; }
@@ -64,6 +70,19 @@ template <typename Kernel> void over_warps(int warps, Kernel kernel)
             for (blockIdx.x = 0; blockIdx.x < warps; ++blockIdx.x) kernel();
         });
     for (auto& lane : lanes) lane.join();
+}
+
+template <typename Kernel> void over_a_block(int count, Kernel kernel)
+{
+    block_meets = std::make_unique<std::barrier<>>(count);
+    std::vector<std::thread> threads;
+    for (int number = 0; number < count; ++number)
+        threads.emplace_back([=] {
+            blockDim = {count, 1, 1};
+            threadIdx.x = number;
+            kernel();
+        });
+    for (auto& thread : threads) thread.join();
 }
 """
 

@@ -3,7 +3,7 @@
 Work on a stream happens when somebody waits for it and not before; during a capture it is recorded. Calls outside a
 context, copies that do not start or end in pinned memory, freed memory, branches of a capture that are not joined and
 waiting inside a capture are refused. A plan is an ONNX file, run by ONNX Runtime. The frame kernel is the project's own
-source, compiled as C++; the candidates' is its twin in NumPy, since a warp's shuffles are slow on a CPU.
+source, compiled as C++; those of candidates and detections are twins in NumPy, since threads that meet are slow.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ import numpy as np
 import onnxruntime
 
 import perception.engines
-from perception.engines.cuda_candidates import HEADER
+from perception.decoders.boxes import Selection
+from perception.engines.cuda_candidates import candidates_of
+from perception.engines.cuda_selection import HEADER, ROOM, TOLD
+from perception.geometry import Geometry
+from perception.model_spec import Decoding
 from tests.perception.engines.cuda_on_cpu import library_of
 
 OF_THE_GPU = tuple(
     f"perception.engines.{name}"
     for name in ("tensorrt", "tensorrt_way", "tensorrt_frames", "tensorrt_cameras", "tensorrt_lane", "cuda_device",
-                 "cuda_graph")
+                 "cuda_graph", "cuda_registered")
 )  # fmt: skip
 
 
@@ -48,7 +52,9 @@ class Gpu:
         self.streams: dict[int, Stream] = {}
         self.launches = 0
         self.copies_to_gpu_bytes = 0
+        self.slept = 0
         self.refuses_captures = False
+        self.refuses_to_lock = False
         self.integrated = 0
         self.left_over = 0
 
@@ -153,6 +159,7 @@ class Event:
     def synchronize(self) -> None:
         if self.graph is not None:
             raise Error("operation not permitted on an event last recorded in a capturing stream")
+        GPU.slept += bool(self.flags & event_flags.BLOCKING_SYNC)
         run_until(self.stream, self.mark)
 
     def time_since(self, other: Event) -> float:
@@ -263,7 +270,8 @@ class Function:
         if self._name == "tensor_from_frame":
             self._run = compiled_for_cpu(self._source)
         else:
-            self._run = candidates_twin(self._source)
+            twins = {"candidates_of_rows": candidates_twin, "detections_of_candidates": selection_twin}
+            self._run = twins[self._name](self._source)
 
     def prepared_async_call(self, grid, block, stream, *arguments) -> None:
         assert len(arguments) == len(self._signature)
@@ -318,6 +326,34 @@ def candidates_twin(source: str):
     return run
 
 
+def selection_twin(source: str):
+    """What the kernel writes, by the host's own selection; the header is cleared for the next frame."""
+    of = dict(line.split()[1:] for line in source.splitlines() if line.startswith("#define"))
+    decoding = Decoding(
+        decoder="yolox", tensors={"output": "output"}, max_detections=int(of["MOST"]),
+        nms_iou=float(of["IOU"]) if int(of["SUPPRESSES"]) else None,
+        nms_across_classes=bool(int(of["ACROSS_CLASSES"])),
+    )  # fmt: skip
+    scales, offsets = (float(of["SCALE_X"]), float(of["SCALE_Y"])), (int(of["OFFSET_X"]), int(of["OFFSET_Y"]))
+    geometry, select = Geometry(*scales, *offsets, 0, 0), Selection(decoding)
+
+    def run(_grid, header_at, found_at, told_at, boxes_at, scores_at, classes_at) -> None:
+        header = seen(header_at, (HEADER,), np.int32)
+        count, bad = header.tolist()
+        header[:] = 0
+        seen(told_at, (TOLD,), np.int32)[:3] = 0, bad, count
+        if count > ROOM or count == 0:
+            return
+        found = select(candidates_of(seen(found_at, (count * 8,)), count), geometry)
+        kept = len(found)
+        seen(told_at, (1,), np.int32)[0] = kept
+        seen(boxes_at, (kept, 4))[:] = found.boxes_px
+        seen(scores_at, (kept,))[:] = found.scores
+        seen(classes_at, (kept,), np.int32)[:] = found.class_ids
+
+    return run
+
+
 class Module:
     def __init__(self, source: bytes) -> None:
         self._source = source.decode()
@@ -360,6 +396,21 @@ def launch(executable: dict, stream: Stream):
     if work is None:
         return (400,)
     stream.queue.append(lambda: [each() for each in work])
+    return (0,)
+
+
+def register(address: int, size: int, flags: int):
+    GPU.require_context()
+    assert (address % 4096, flags) == (0, 2)
+    if GPU.refuses_to_lock or address in GPU.pinned:
+        return (801 if GPU.refuses_to_lock else 712,)
+    GPU.pinned[address] = size
+    return (0,)
+
+
+def unregister(address: int):
+    GPU.require_context()
+    del GPU.pinned[address]
     return (0,)
 
 
@@ -463,7 +514,8 @@ def modules() -> dict[str, ModuleType]:
         CUstream=lambda handle: GPU.streams[handle], cuStreamBeginCapture=begin_capture,
         CUstreamCaptureMode=SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1), cuStreamEndCapture=end_capture,
         cuGraphInstantiate=instantiate, cuGraphDestroy=lambda graph: (0,), cuGraphLaunch=launch,
-        cuGraphExecDestroy=destroy,
+        cuGraphExecDestroy=destroy, cuMemHostRegister=register, cuMemHostUnregister=unregister,
+        cuMemHostGetDevicePointer=lambda address, flags: (0, address),
     )  # fmt: skip
     return found
 

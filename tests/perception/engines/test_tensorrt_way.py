@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from perception.agreement import agreed_on
-from perception.engines.cuda_candidates import ROOM
+from perception.deadline.slots import SeenSlots, Slots
+from perception.engines.cuda_selection import ROOM
 from perception.engines.onnxrt import OnnxRuntimeEngine
 from perception.errors import EngineError, SpecError
 from perception.frame import Frame
@@ -59,7 +60,7 @@ def test_a_pipeline_sends_frames_the_engines_own_way_and_says_so(gpu, engine, fr
     assert sum(each.told for each in told) > 50
     assert sum(each.apart for each in told) == 0
     assert "frames are prepared on the GPU" in pipeline.way
-    assert pipeline.way.endswith("decoded to candidates; one CUDA graph a frame")
+    assert pipeline.way.endswith("decoded to detections; one CUDA graph a frame")
     assert reference.way == "frames are prepared and decoded on the CPU"
 
 
@@ -69,6 +70,22 @@ def test_a_frame_is_one_launch(gpu, engine, frames):
     before = gpu.launches
     pipeline.step(frames[1])
     assert gpu.launches == before + 1
+
+
+@pytest.mark.parametrize(("wait", "cores", "sleeps"), [
+    ("spin", 1, False), ("blocking", 8, True), ("auto", 8, False), ("auto", 1, True),
+])  # fmt: skip
+def test_a_call_waits_as_it_was_told(gpu, frames, monkeypatch, wait, cores, sleeps):
+    from perception.engines.table import open_engine
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
+    engine = open_engine("tensorrt", CONTENT, threads=1, wait=wait)
+    pipeline = Pipeline(SPEC, engine, deadline_ns=1 << 40)
+    pipeline.step(frames[0])
+    before = gpu.slept
+    assert len(pipeline.step(frames[0]).result) > 5
+    assert (gpu.slept > before) is sleeps
+    engine.close()
 
 
 def test_where_captures_are_refused_frames_are_enqueued_piece_by_piece_and_it_is_said(gpu, engine, frames):
@@ -217,6 +234,46 @@ def test_a_lent_buffer_is_not_copied_and_comes_back_when_nobody_holds_any_of_it(
     assert {each.ctypes.data for each in again} == addresses
     assert pipeline.lend(shape) is None  # `corner` still holds one
     np.testing.assert_array_equal(corner, frames[0].pixels[:2, :2])
+
+
+@pytest.fixture
+def slots(frames):
+    memory = Slots(3, frames[0].pixels.nbytes)
+    seen = SeenSlots(memory.file, memory.slot_bytes)
+    yield memory, seen
+    memory.close()
+
+
+@pytest.mark.parametrize("integrated", [True, False])
+def test_a_frame_in_adopted_memory_is_taken_from_where_it_lies(gpu, engine, frames, slots, integrated):
+    memory, seen = slots
+    engine.device.integrated = integrated
+    pipelines = [Pipeline(SPEC, engine, deadline_ns=1 << 40) for _ in range(2)]
+    for pipeline in pipelines:
+        pipeline.adopt(seen.memory)  # which both share
+    expected = [pipelines[0].step(frame).result for frame in frames[:3]]
+    numbers = [memory.put(frame.pixels) for frame in frames[:3]]
+    for pipeline in pipelines:
+        pipeline.step(frames[4])  # opens a path
+        (path,) = pipeline._way._paths.values()
+        path._own[...] = 0
+        for number, frame, each in zip(numbers, frames, expected, strict=False):
+            got = pipeline.step(replace(frame, pixels=seen.pixels(number, *frame.pixels.shape[:2]))).result
+            np.testing.assert_array_equal(got.boxes_px, each.boxes_px)
+        assert not path._own.any()  # nothing went through the buffer of frames that lie elsewhere
+    engine.close()
+    assert seen.memory.ctypes.data not in gpu.pinned
+
+
+def test_where_memory_cannot_be_adopted_frames_are_copied_and_it_is_said(gpu, engine, frames, slots):
+    memory, seen = slots
+    gpu.refuses_to_lock = True
+    pipeline, number = Pipeline(SPEC, engine, deadline_ns=1 << 40), memory.put(frames[0].pixels)
+    pipeline.adopt(seen.memory)
+    expected = pipeline.step(frames[0]).result
+    got = pipeline.step(replace(frames[0], pixels=seen.pixels(number, *frames[0].pixels.shape[:2]))).result
+    np.testing.assert_array_equal(got.boxes_px, expected.boxes_px)
+    assert pipeline.way.endswith("each is copied from shared memory first: locking shared memory: 801")
 
 
 def test_frames_that_outlive_their_engine_keep_the_context(gpu, frames):
