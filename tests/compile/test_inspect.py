@@ -48,7 +48,7 @@ def test_unsure_fields_are_named_on_the_screen_and_marked_in_the_file(
 ) -> None:
     path = segmentation(classes=4).save(tmp_path / "net.onnx")
     assert main(["inspect", str(path)]) == EXIT_PASSED
-    assert "Check before use: colour," in capsys.readouterr().out
+    assert "Check before use: licence, source, colour," in capsys.readouterr().out
     assert (tmp_path / "net.yaml").read_text().count("UNSURE") >= 3
 
 
