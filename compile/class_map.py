@@ -139,7 +139,7 @@ class ClassMap(_Strict):
         if unknown := sorted(set(names) - known):
             raise LabelError(
                 f"{where}: class {', '.join(unknown)} is neither asked for nor ignored, known are {_some(known)}; "
-                "give a class map that names it under labels or ignored of a group"
+                "give a --class-map that names it under labels or ignored of a group (docs/model_spec.md)"
             )
 
 

@@ -110,9 +110,10 @@ def _refuse_foreign(content: bytes, path: Path) -> None:
         raise ModelError(f"{path}: is empty (0 bytes), expected an ONNX model; export or download it again")
     for offset, start, what in FOREIGN_STARTS:
         if content[offset : offset + len(start)] == start:
-            raise ModelError(f"{path}: is no ONNX model, it is {what}")
+            raise ModelError(f"{path}: is no ONNX model, it is {what}; give the path of an ONNX file")
     if _is_text(content[:512]):
-        raise ModelError(f"{path}: is no ONNX model, it is text starting {content[:40].decode(errors='replace')!r}")
+        begins = content[:40].decode(errors="replace")
+        raise ModelError(f"{path}: is no ONNX model, it is text starting {begins!r}; give the path of an ONNX file")
 
 
 def _is_text(start: bytes) -> bool:

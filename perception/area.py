@@ -2,7 +2,7 @@
 where `is_near_opencv` says so.
 
 OpenCV's area interpolation is scalar code wherever the scale is no whole number. libswscale, which decodes the video
-anyway, has a vectorised one for single planes; a colour picture is three of these. Source: libswscale's SWS_AREA.
+anyway, has a vectorised one for planes; a colour picture is three of these. Source: libswscale's SWS_AREA.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-_ALIGNED_BYTES = 64
 _ONE = 1 << 16
 _FARTHEST = 128  # times; it is from some 200 on that libswscale cascades
 _FARTHEST_OFF = 0.003  # of 260 pairs of sizes, noise was two levels off from .004 on, and never below
@@ -22,7 +21,7 @@ _AREA = int(Interpolation.AREA) | _ACCURATE_RND | _BITEXACT  # rounds as OpenCV 
 
 
 class AreaShrinker:
-    """Shrinks pictures of one size to another; every buffer is allocated here. One thread at a time."""
+    """Shrinks pictures of one size to another. One thread at a time."""
 
     def __init__(self, source_size_px: tuple[int, int], target_size_px: tuple[int, int]) -> None:
         """Prepare for pictures of one size.
@@ -31,23 +30,29 @@ class AreaShrinker:
             source_size_px: width and height.
             target_size_px: width and height, neither larger than the source's.
         """
-        width_px, height_px = source_size_px
         self._target_size_px = target_size_px
-        row_bytes = -(-width_px // _ALIGNED_BYTES) * _ALIGNED_BYTES
-        self._planes = [np.zeros((height_px + 1, row_bytes), np.uint8)[:height_px, :width_px] for _ in range(3)]
-        self._frames = [VideoFrame.from_numpy_buffer(plane, format="gray") for plane in self._planes]
+        self._frame = VideoFrame(*source_size_px, "yuv444p")  # three planes of one size; none is converted
+        self._planes = _planes(self._frame)
         self._reformatter = VideoReformatter()
 
-    def shrink(self, pixels: NDArray[np.uint8], planes: list[NDArray[np.uint8]]) -> None:
-        """Fill three planes (height, width) of the target's size from an (H, W, 3) picture, channel by channel."""
-        width_px, height_px = self._target_size_px
+    def shrink(self, pixels: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        """Three planes (height, width) of the target's size, one a channel of an (H, W, 3) picture.
+
+        They hold until the next picture.
+        """
         cv2.split(pixels, self._planes)
-        for frame, plane in zip(self._frames, planes, strict=True):
-            small = self._reformatter.reformat(
-                frame, width_px, height_px, "gray", interpolation=_AREA, threads=1
-            ).planes[0]
-            rows = np.frombuffer(memoryview(small), np.uint8).reshape(height_px, small.line_size)
-            np.copyto(plane, rows[:, :width_px])
+        width_px, height_px = self._target_size_px
+        return _planes(
+            self._reformatter.reformat(self._frame, width_px, height_px, "yuv444p", interpolation=_AREA, threads=1)
+        )
+
+
+def _planes(frame: VideoFrame) -> list[NDArray[np.uint8]]:
+    """Views of a frame's planes, without the bytes that fill up their rows."""
+    return [
+        np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)[:, : frame.width]
+        for plane in frame.planes
+    ]
 
 
 def is_near_opencv(source_size_px: tuple[int, int], target_size_px: tuple[int, int]) -> bool:

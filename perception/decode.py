@@ -44,4 +44,7 @@ def open_decoder(spec: ModelSpec, outputs: tuple[TensorInfo, ...]) -> Decoder:
             f"{spec.name}: decoder {name} does not give a {spec.task}, expected one of {', '.join(fitting)}; "
             "correct task or decoding.decoder"
         )
-    return DECODERS[name](spec, {info.name: info for info in outputs})
+    try:
+        return DECODERS[name](spec, {info.name: info for info in outputs})
+    except SpecError as error:
+        raise SpecError(f"{spec.name}: {error}") from error

@@ -82,8 +82,10 @@ def staged_file(path: Path) -> Iterator[Path]:
     temporary file goes, with the folders that were made for it, and an earlier file at `path` is untouched.
 
     Raises:
-        OutputError: the folder is read-only or full.
+        OutputError: the folder is read-only or full, or `path` is a folder, a pipe or a device.
     """
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: is no file, and only files are replaced; choose another output path")
     with _named(path), _made_for(path):
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)

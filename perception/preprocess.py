@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -60,22 +61,26 @@ class Preprocessor:
         """
         if pixels.shape != self._source_shape:
             self._lay_out(pixels.shape)
-        if self._shrinker is None:
-            self._resize(pixels)
-        else:
-            self._shrinker.shrink(pixels, self._in_order)
-            if self._picture.layout == "NHWC":
-                cv2.merge(self._planes, dst=self._resized)
-        for part, target, table in zip(self._parts, self._targets, self._tables, strict=True):
+        parts = self._resize(pixels) if self._shrinker is None else self._shrink(self._shrinker, pixels)
+        for part, target, table in zip(parts, self._targets, self._tables, strict=True):
             _normalise(part, target, table)
         return self._prepared
 
-    def _resize(self, pixels: NDArray[np.uint8]) -> None:
+    def _resize(self, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.uint8]]:
+        """The picture in the network's size, order and layout: three planes (NCHW) or one whole (NHWC)."""
         cv2.resize(pixels, self._resized.shape[1::-1], dst=self._resized, interpolation=self._interpolation)
         if self._picture.colour == "RGB":
             cv2.cvtColor(self._resized, cv2.COLOR_BGR2RGB, dst=self._resized)
-        if self._picture.layout == "NCHW":
-            cv2.split(self._resized, self._parts)
+        if self._picture.layout == "NHWC":
+            return [self._resized]
+        return cv2.split(self._resized, self._planes)
+
+    def _shrink(self, shrinker: AreaShrinker, pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.uint8]]:
+        """The same by area average."""
+        planes = shrinker.shrink(pixels)
+        if self._picture.colour == "RGB":
+            planes.reverse()
+        return planes if self._picture.layout == "NCHW" else [cv2.merge(planes, dst=self._resized)]
 
     def _lay_out(self, source_shape: tuple[int, ...]) -> None:
         """Everything that follows from the size of the source picture: content buffers, views, padding."""
@@ -88,9 +93,7 @@ class Preprocessor:
         columns = slice(geometry.offset_x_px, geometry.offset_x_px + geometry.content_width_px)
         wholes = list(self._tensor[0]) if picture.layout == "NCHW" else [self._tensor[0]]
         self._planes = [np.empty(size, np.uint8) for _ in range(3)]
-        self._parts = self._planes if picture.layout == "NCHW" else [self._resized]
         self._targets = [whole[rows, columns] for whole in wholes]
-        self._in_order = self._planes[::-1] if picture.colour == "RGB" else self._planes
         sizes_px = (source_shape[1], source_shape[0]), (size[1], size[0])
         shrinks = picture.interpolation == "area" and is_near_opencv(*sizes_px)
         self._shrinker = AreaShrinker(*sizes_px) if shrinks else None

@@ -37,6 +37,10 @@ PROFILE = "arm_cpu" if platform.machine() == "aarch64" else "x86_cpu"
 GATED_FRAMES = 370  # the interval of a 99th percentile needs 368
 SOAKED_FRAMES = 600  # a demo's time: the default is 1,000
 SIGNS = {"PASSED": "[green]✓[/]", "FAILED": "[red]✗[/]", "INCONCLUSIVE": "[yellow]?[/]"}
+REFUSED = {
+    "FAILED": "[red]refused: the package did not pass its gates[/]",
+    "INCONCLUSIVE": "[yellow]not yet: what has a ? was not decided; end other programs and run make demo again[/]",
+}
 
 console = Console(highlight=False)
 
@@ -94,7 +98,7 @@ def summary(*, released: bool) -> None:
     table.add_row("AP50, float → compiled", accuracy(report["decision"]))
     table.add_row("latency", latency(judgement, package.profile.deadline_ms))
     table.add_row("gates", "\n".join(f"{SIGNS[each['outcome']]} {each['claim']}" for each in judgement["verdicts"]))
-    table.add_row("release", str(RELEASE) if released else "[red]refused: the package did not pass its gates[/]")
+    table.add_row("release", str(RELEASE) if released else REFUSED[judgement["outcome"]])
     console.print(table)
 
 
@@ -110,9 +114,10 @@ def latency(judgement: Mapping[str, Any], deadline_ms: float) -> str:
     for frame in read_run_log(OUT / "replay.jsonl").frames:
         recorder.record(frame.timings.total_ns)
     judged = next(each for each in judgement["verdicts"] if each["claim"] == "latency.deadline")
+    p99 = "∞" if judged["got"] is None else f"{milliseconds(judged['got'])} ms"
     return (
         f"p50 {recorder.percentile_ns(50) / 1e6:.1f} ms ({recorder.samples} frames), "
-        f"p99 {milliseconds(judged['got'])} ms ({judged['samples']} frames), deadline {deadline_ms:g} ms"
+        f"p99 {p99} ({judged['samples']} frames), deadline {deadline_ms:g} ms"
     )
 
 

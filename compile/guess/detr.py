@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compile.guess.finding import Finding, shown
+from compile.guess.finding import Finding, no_decoder, pyramid_of, shown
 from compile.guess.seen import Picture, Seen
 from perception.engines.engine import TensorInfo
 
@@ -14,6 +14,25 @@ COCO_IDS_AND_NONE = 92
 
 DETR_QUERIES = 100
 """Source: as above."""
+
+
+def boxes_apart(seen: Seen, picture: Picture) -> Finding | None:
+    """Boxes and class scores of every cell or anchor in two outputs: not queries, though they may look alike."""
+    boxes = [t for t in seen.outputs if len(t.shape) == 3 and t.shape[2] == 4]
+    scores = [t for t in seen.outputs if len(t.shape) == 3 and t not in boxes]
+    if len(seen.outputs) != 2 or len(boxes) != 1 or len(scores) != 1 or boxes[0].shape[1] not in scores[0].shape[1:]:
+        return None
+    rows = boxes[0].shape[1]
+    linear = any(node.op_type in ("MatMul", "Gemm") for node in seen.upstream(boxes[0].name, most_nodes=40))
+    if rows <= MOST_QUERIES and pyramid_of(picture, rows) is None and linear:
+        return None
+    why = (
+        f"{shown(boxes[0])} and {shown(scores[0])}: boxes and class scores apart, as SSD, RetinaNet, PP-YOLOE and "
+        "YOLO-NAS give them; whether boxes are pixels or offsets from anchors does not show, and no decoder reads "
+        "them; join them in the graph to one output [1, 4 + C, N], centre x y, width, height in pixels of the "
+        "network's picture, then class scores, which decoder yolov8 reads"
+    )
+    return no_decoder(seen, "unknown", "a detector with boxes and scores apart", why)
 
 
 def detr_detections(seen: Seen, picture: Picture) -> Finding | None:

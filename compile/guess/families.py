@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from compile.guess.detr import detr_detections, detr_queries
+from compile.guess.detr import boxes_apart, detr_detections, detr_queries
 from compile.guess.finding import PYRAMIDS_PX, Finding, no_decoder, shown
 from compile.guess.seen import Picture, Seen
-from compile.guess.yolo import instance_masks, other_ultralytics_task, selected_inside, yolo_rows, yolov8
+from compile.guess.yolo import (
+    instance_masks,
+    other_ultralytics_task,
+    selected_elsewhere,
+    selected_inside,
+    yolo_rows,
+    yolov8,
+)
 from perception.engines.engine import TensorInfo
 
 
@@ -23,7 +30,11 @@ def recognise(seen: Seen, picture: Picture) -> Finding:
             return finding
     outputs = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in seen.outputs[:6])
     return no_decoder(
-        seen, "unknown", "an unknown network", f"no decoder is known for the outputs {outputs}; write one"
+        seen,
+        "unknown",
+        "an unknown network",
+        f"no decoder is known for the outputs {outputs}; export it in a form that one reads (docs/model_spec.md), or "
+        "write one beside those in perception/decoders",
     )
 
 
@@ -82,6 +93,20 @@ def _fastestdet(seen: Seen, picture: Picture) -> Finding | None:
     )
 
 
+def _heat_maps(seen: Seen, picture: Picture) -> Finding | None:
+    """Several maps on one grid, one of them of two numbers a cell: sizes or offsets."""
+    grids = {tensor.shape[2:] for tensor in seen.outputs}
+    maps = len(seen.outputs) > 1 and all(len(tensor.shape) == 4 for tensor in seen.outputs)
+    if not maps or len(grids) > 1 or all(tensor.shape[1] != 2 for tensor in seen.outputs):
+        return None
+    why = (
+        f"{', '.join(map(shown, seen.outputs))}: maps on one grid with sizes or offsets among them, as CenterNet and "
+        "panoptic networks give them, and no decoder reads boxes from them; where one is a map of class scores, name "
+        "it (decoder argmax_mask), otherwise write a decoder beside those in perception/decoders"
+    )
+    return no_decoder(seen, "unknown", "CenterNet or its kin", why)
+
+
 def _segmentation(seen: Seen, picture: Picture) -> Finding | None:
     """A map of class scores, or of classes, whose sides are the picture's divided by a small whole number."""
     for tensor in seen.outputs:
@@ -93,7 +118,7 @@ def _segmentation(seen: Seen, picture: Picture) -> Finding | None:
             if classes == 1 and tensor.dtype not in ("int64", "int32", "uint8", "bool"):
                 why = f"{shown(tensor)} is one map of numbers: a binary mask or depth, which no decoder reads"
                 return no_decoder(seen, "unknown", "a map of one channel", why, task="segmentation")
-            return _mask(seen, tensor, layout, classes)
+            return _mask(seen, tensor, layout, classes, pixels=picture.height_px // rows)
     return None
 
 
@@ -107,20 +132,28 @@ def _map_readings(tensor: TensorInfo) -> list[tuple[str, int, int, int]]:
     return [("NCHW", second, third, fourth), ("NHWC", fourth, second, third)]
 
 
-def _mask(seen: Seen, tensor: TensorInfo, layout: str, classes: int) -> Finding:
+def _mask(seen: Seen, tensor: TensorInfo, layout: str, classes: int, *, pixels: int) -> Finding:
+    """`pixels`: of the picture, along a cell's side."""
     count: int | None = classes
     why = f"{shown(tensor)}: a score for each of {classes} classes, {layout}"
     if classes == 1:
         count = _classes_behind_argmax(seen, tensor.name)
         why = f"{shown(tensor)}: one class for each cell"
     others = len(seen.outputs) - 1
+    doubts = []
+    if others:
+        doubts.append(f"{others} further outputs are left unread, check that this is the main one")
+    if ends := ", ".join(sorted(seen.last_operators(tensor.name) - SCORING)):
+        doubts.append(f"it ends in {ends}, as features do rather than scores: check that it is a map of classes")
+    if classes == 3 and pixels == 1:
+        doubts.append("three channels in the picture's own size may be a picture: check that it is a map of classes")
     return Finding(
         "segmentation",
         "semantic segmentation",
         "argmax_mask",
         {"output": tensor.name},
-        why + (f"; {others} further outputs are left unread, check that this is the main one" if others else ""),
-        "unsure" if others else "likely",
+        "; ".join([why, *doubts]),
+        "unsure" if doubts else "likely",
         count,
         task="segmentation",
         options={"layout": layout} if layout in ("NCHW", "NHWC") and classes > 1 else {},
@@ -135,16 +168,25 @@ def _classes_behind_argmax(seen: Seen, tensor: str) -> int | None:
     return None
 
 
+SCORING = {
+    *("Conv", "ConvTranspose", "MatMul", "Gemm", "Einsum", "Add", "BatchNormalization"),
+    *("Resize", "Upsample", "DepthToSpace", "Softmax", "LogSoftmax", "Sigmoid", "ArgMax", "DequantizeLinear"),
+}
+"""What a map of classes ends in; a map of features ends in an activation."""
+
 RECOGNISERS: tuple[Callable[[Seen, Picture], Finding | None], ...] = (
     other_ultralytics_task,
     selected_inside,
+    selected_elsewhere,
     instance_masks,
+    boxes_apart,
     detr_detections,
     _nanodet,
     detr_queries,
     yolov8,
     yolo_rows,
     _fastestdet,
+    _heat_maps,
     _segmentation,
 )
 """In this order: what metadata says outright comes before what shapes suggest."""

@@ -47,12 +47,12 @@ def _header(seen: Seen, finding: Finding, name: str) -> list[Clue]:
     fit = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip("_.-") or "model"
     licence = seen.metadata.get("license", "").strip()
     source = ", ".join(filter(None, (seen.metadata.get("author", ""), seen.metadata.get("description", ""))))
-    noted, silent = "noted by the exporter", "the file does not say; write it in before you ship"
+    noted, silent = "noted by the exporter", "the file does not say; write it in: without a licence no release"
     return [
         Clue("name", fit, "the file's name", "certain"),
         Clue("task", finding.task, finding.why, finding.confidence),
-        Clue("licence", licence or "unknown", noted if licence else silent, "likely"),
-        Clue("source", source or "unknown", noted if source else silent, "likely"),
+        Clue("licence", licence or "unknown", noted if licence else silent, "likely" if licence else "unsure"),
+        Clue("source", source or "unknown", noted if source else silent, "likely" if source else "unsure"),
     ]
 
 

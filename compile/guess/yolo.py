@@ -40,6 +40,21 @@ def selected_inside(seen: Seen, picture: Picture) -> Finding | None:
     return no_decoder(seen, "ultralytics", "a YOLO that selects boxes itself", why)
 
 
+def selected_elsewhere(seen: Seen, picture: Picture) -> Finding | None:
+    """Boxes selected by a framework's own post-processing: as many rows as were found, or TensorFlow's four outputs."""
+    named = [t for t in seen.outputs if t.name.startswith(("detection_boxes", "num_det"))]
+    rows = [t for t in seen.outputs if len(t.shape) == 2 and t.shape[0] != 1 and 4 <= t.shape[1] <= 7]
+    scored = [t for t in seen.outputs if len(t.shape) == 3 and t.shape[2] == 5] if len(seen.outputs) > 1 else []
+    found = (named or rows or scored)[:1]
+    if not found:
+        return None
+    why = (
+        f"{shown(found[0])} looks like boxes already selected inside the graph, as TensorFlow, Paddle, torchvision and "
+        "MMDetection do each in its own order, which no decoder reads; export the model without its post-processing"
+    )
+    return no_decoder(seen, "unknown", "a detector that selects boxes itself", why)
+
+
 def instance_masks(seen: Seen, picture: Picture) -> Finding | None:
     """Rows with mask coefficients, and the prototypes that they weigh."""
     prototypes = [t for t in seen.outputs if len(t.shape) == 4 and t.shape[1] == PROTOTYPE_CHANNELS]

@@ -22,7 +22,7 @@ _NMS = cast("Callable[..., Sequence[int]]", cv2.dnn.NMSBoxesBatched)  # takes ar
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Boxes above the score threshold, in any order, duplicates included.
+    """Boxes from the score threshold on, best score first, duplicates included.
 
     Attributes:
         boxes_px: (K, 4) float32, x1 y1 x2 y2 in network pixels.
@@ -36,7 +36,7 @@ class Candidates:
 
 
 class Selection:
-    """Sorts candidates, suppresses duplicates, keeps the best and moves them into the source picture."""
+    """Suppresses duplicates among candidates, keeps the best and moves them into the source picture."""
 
     def __init__(self, decoding: Decoding) -> None:
         self._nms_iou = decoding.nms_iou
@@ -45,12 +45,6 @@ class Selection:
 
     def __call__(self, candidates: Candidates, geometry: Geometry) -> Detections:
         """The detections, best score first, in source pixels."""
-        order = np.argsort(-candidates.scores, kind="stable")
-        in_order = Candidates(candidates.boxes_px[order], candidates.scores[order], candidates.class_ids[order])
-        return self.of_sorted(in_order, geometry)
-
-    def of_sorted(self, candidates: Candidates, geometry: Geometry) -> Detections:
-        """The same of candidates that come best score first."""
         boxes_px, scores = candidates.boxes_px, candidates.scores
         class_ids = candidates.class_ids.astype(np.int32, copy=False)
         if self._nms_iou is not None and len(scores) > 1:
@@ -81,6 +75,17 @@ def suppress(boxes_px: Floats, groups: NDArray[np.int32], iou: float) -> NDArray
     kept = np.asarray(_NMS(rectangles, ranks, groups, 0.0, iou), dtype=np.intp)
     kept.sort()
     return kept
+
+
+def surest(scores: Floats, threshold: float) -> NDArray[np.intp]:
+    """Indices of the (K,) scores from the threshold on, best first; equal scores stay in their order."""
+    sure = np.flatnonzero(scores >= threshold)
+    return sure.take(np.argsort(-scores.take(sure), kind="stable"))
+
+
+def promising(class_scores: Floats, threshold: float) -> NDArray[np.intp]:
+    """Rows of (K, C) scores that hold one from the threshold on: most do not, and looking for the best costs more."""
+    return np.unique(np.flatnonzero(class_scores >= threshold) // class_scores.shape[1])
 
 
 def best_class(class_scores: Floats) -> tuple[NDArray[np.intp], Floats]:

@@ -81,7 +81,7 @@ class Outputs:
         """
         info = self.infos[role]
         tensor = tensors[info.name]
-        if not any(can_be(tensor.shape, shape) for shape in expected):
+        if tensor.shape not in expected and not any(can_be(tensor.shape, shape) for shape in expected):
             raise self._wrong_shape(info, tensor.shape, expected)
         return finite(tensor, info.name)
 

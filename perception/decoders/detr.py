@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.decoders.boxes import Candidates, Floats, Selection, best_class, corners, sigmoid
+from perception.decoders.boxes import Candidates, Floats, Selection, best_class, corners, sigmoid, surest
 from perception.decoders.decoder import Decoder, Outputs, known_classes, options_of, require_choice
 from perception.engines.engine import TensorInfo, Tensors
 from perception.geometry import Geometry, SizePx
@@ -53,9 +53,9 @@ class DetrDetections:
         queries = (1, len(boxes_px))
         labels = self._outputs.read("labels", tensors, queries)[0]
         scores = self._outputs.read_floats("scores", tensors, queries)[0]
-        sure = np.flatnonzero(scores >= score_threshold)
-        class_ids = known_classes(labels[sure], self._class_count, self._outputs.infos["labels"].name)
-        return self._select(Candidates(boxes_px[sure], scores[sure], class_ids), geometry)
+        best = surest(scores, score_threshold)
+        class_ids = known_classes(labels[best], self._class_count, self._outputs.infos["labels"].name)
+        return self._select(Candidates(boxes_px[best], scores[best], class_ids), geometry)
 
 
 class DetrQueries:
@@ -82,9 +82,9 @@ class DetrQueries:
         boxes = self._outputs.read_floats("boxes", tensors, (1, -1, 4))[0]
         logits = self._outputs.read_floats("logits", tensors, (1, len(boxes), self._fields))[0]
         class_ids, scores = self._best(logits)
-        sure = np.flatnonzero(scores >= score_threshold)
-        boxes_px = corners(boxes[sure, :2] * self._size_px, boxes[sure, 2:] * self._size_px)
-        return self._select(Candidates(boxes_px, scores[sure], class_ids[sure]), geometry)
+        best = surest(scores, score_threshold)
+        boxes_px = corners(boxes[best, :2] * self._size_px, boxes[best, 2:] * self._size_px)
+        return self._select(Candidates(boxes_px, scores[best], class_ids[best]), geometry)
 
     def _best(self, logits: Floats) -> tuple[NDArray[np.intp], Floats]:
         if not self._softmax:

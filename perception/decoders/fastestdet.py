@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.decoders.boxes import Candidates, Floats, Selection, corners, grid, level_shapes, sigmoid
+from perception.decoders.boxes import Candidates, Floats, Selection, corners, grid, level_shapes, sigmoid, surest
 from perception.decoders.decoder import Outputs, options_of
 from perception.engines.engine import TensorInfo, Tensors
 from perception.errors import SpecError
@@ -44,10 +44,10 @@ class FastestDet:
         class_scores = planes[5:].max(axis=0)
         # A quantized engine may answer a hair below zero, where a broken power has no value.
         scores = np.maximum(planes[0], 0) ** np.float32(0.6) * np.maximum(class_scores, 0) ** np.float32(0.4)
-        sure = np.flatnonzero(scores >= score_threshold)
-        found = planes[:, sure].T
+        best = surest(scores, score_threshold)
+        found = planes[:, best].T
         class_ids = found[:, 5:].argmax(axis=1)
-        return self._select(Candidates(self._boxes(found[:, 1:5], sure), scores[sure], class_ids), geometry)
+        return self._select(Candidates(self._boxes(found[:, 1:5], best), scores[best], class_ids), geometry)
 
     def _boxes(self, offsets: Floats, cells: NDArray[np.intp]) -> Floats:
         centres_px = (self._cells[cells] + np.tanh(offsets[:, :2])) / self._counts * self._size_px

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.decoders.boxes import Candidates, Floats, Selection, best_class, grid, level_shapes
+from perception.decoders.boxes import Candidates, Floats, Selection, best_class, grid, level_shapes, promising, surest
 from perception.decoders.decoder import Outputs, options_of
 from perception.engines.engine import TensorInfo, Tensors
 from perception.errors import SpecError
@@ -39,13 +39,10 @@ class NanoDet:
         self, tensors: Tensors, geometry: Geometry, source_size_px: SizePx, score_threshold: float
     ) -> Detections:
         """See `Decoder`."""
-        found = [level.candidates(tensors, score_threshold) for level in self._levels]
-        together = Candidates(
-            np.concatenate([level.boxes_px for level in found]),
-            np.concatenate([level.scores for level in found]),
-            np.concatenate([level.class_ids for level in found]),
-        )
-        return self._select(together, geometry)
+        found = [level.found(tensors, score_threshold) for level in self._levels]
+        boxes_px, scores, class_ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        best = surest(scores, score_threshold)
+        return self._select(Candidates(boxes_px[best], scores[best], class_ids[best]), geometry)
 
 
 class _Level:
@@ -62,12 +59,13 @@ class _Level:
         self._centres_px = grid(*shape) * stride_px + (stride_px - 1) / np.float32(2)
         self._bins_px = np.arange(bins, dtype=np.float32) * stride_px
 
-    def candidates(self, tensors: Tensors, score_threshold: float) -> Candidates:
+    def found(self, tensors: Tensors, score_threshold: float) -> tuple[Floats, Floats, NDArray[np.intp]]:
+        """Boxes, scores and classes of the cells from the threshold on."""
         class_scores = self._outputs.read_floats(self._classes, tensors, self._class_shape)[0]
         distances = self._outputs.read_floats(self._distances, tensors, self._distance_shape)[0]
-        class_ids, scores = best_class(class_scores)
-        sure = np.flatnonzero(scores >= score_threshold)
-        return Candidates(self._boxes(distances[sure], sure), scores[sure], class_ids[sure])
+        cells = promising(class_scores, score_threshold)
+        class_ids, scores = best_class(class_scores.take(cells, axis=0))
+        return self._boxes(distances.take(cells, axis=0), cells), scores, class_ids
 
     def _boxes(self, logits: Floats, cells: NDArray[np.intp]) -> Floats:
         logits = logits.reshape(len(cells), 4, len(self._bins_px))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
-from perception.decoders.boxes import Candidates, Selection, best_class, corners
+from perception.decoders.boxes import Candidates, Selection, best_class, corners, surest
 from perception.decoders.decoder import Outputs, options_of
 from perception.engines.engine import TensorInfo, Tensors
 from perception.geometry import Geometry, SizePx
@@ -34,7 +32,6 @@ class YoloV8:
         """See `Decoder`."""
         tensor = self._outputs.read_floats("output", tensors, *self._shapes)[0]
         columns = tensor if tensor.shape[0] == self._fields else tensor.T  # (4 + C, N)
-        sure = np.flatnonzero(columns[4:].max(axis=0) >= score_threshold)
-        rows = columns[:, sure].T
+        rows = columns[:, surest(columns[4:].max(axis=0), score_threshold)].T
         class_ids, scores = best_class(rows[:, 4:])
         return self._select(Candidates(corners(rows[:, :2], rows[:, 2:4]), scores, class_ids), geometry)

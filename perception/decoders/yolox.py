@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from perception.decoders.boxes import Candidates, Floats, Selection, best_class, corners, grid, level_shapes
+from perception.decoders.boxes import Candidates, Floats, Selection, best_class, corners, grid, level_shapes, surest
 from perception.decoders.decoder import Outputs, finite, options_of
 from perception.engines.engine import TensorInfo, Tensors
 from perception.geometry import Geometry, SizePx
@@ -40,17 +40,18 @@ class YoloX:
         """See `Decoder`."""
         rows = self._outputs.read_floats("output", tensors, self._shape)[0]
         likely = np.flatnonzero(rows[:, 4] >= score_threshold)  # a class score is at most 1
-        class_ids, class_scores = best_class(rows[likely, 5:])
-        scores = rows[likely, 4] * class_scores
-        sure = scores >= score_threshold
-        cells = likely[sure]
-        boxes_px = finite(self._boxes(rows[cells, :4], cells), self._outputs.infos["output"].name)
-        return self._select(Candidates(boxes_px, scores[sure], class_ids[sure]), geometry)
+        found = rows.take(likely, axis=0)
+        class_ids, class_scores = best_class(found[:, 5:])
+        scores = found[:, 4] * class_scores
+        best = surest(scores, score_threshold)
+        boxes_px = self._boxes(found[:, :4].take(best, axis=0), likely.take(best))
+        boxes_px = finite(boxes_px, self._outputs.infos["output"].name)
+        return self._select(Candidates(boxes_px, scores.take(best), class_ids.take(best)), geometry)
 
     def _boxes(self, offsets: Floats, cells: NDArray[np.intp]) -> Floats:
         if self._decoded:
             return corners(offsets[:, :2], offsets[:, 2:])
-        strides_px = self._strides_px[cells]
-        centres_px = (offsets[:, :2] + self._cells[cells]) * strides_px
+        strides_px = self._strides_px.take(cells, axis=0)
+        centres_px = (offsets[:, :2] + self._cells.take(cells, axis=0)) * strides_px
         with np.errstate(over="ignore"):  # an infinite box is refused by the caller
             return corners(centres_px, np.exp(offsets[:, 2:]) * strides_px)

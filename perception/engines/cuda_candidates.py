@@ -220,4 +220,4 @@ class YoloxDetections:
         candidates = np.empty(count * WIDTH, np.float32)
         with self._device.current("fetching candidates"):
             self._cuda.memcpy_dtoh(candidates, self._found)
-        return self._select.of_sorted(candidates_of(candidates, count), self._geometry)
+        return self._select(candidates_of(candidates, count), self._geometry)

@@ -26,6 +26,9 @@ from perception.sources.colours import Converter
 from perception.sources.ledger import Ledger
 from perception.sources.source import Camera, Clock, chosen_cameras, in_capture_order
 
+_ANY_TEXT = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+"""PyAV refuses a file for a title in another encoding unless asked not to; from 19 on it never does."""
+
 _EXACT = 1
 """Degrees by which a note of rotation may miss a quarter turn: cameras write it rounded, readers truncate it."""
 
@@ -102,7 +105,7 @@ def _container(path: Path) -> InputContainer:
     try:
         if path.stat().st_size == 0:
             raise SourceError(f"{path}: is empty (0 bytes), expected a video file; copy or record it again")
-        container: InputContainer = av.open(f"file:{path}", metadata_errors="replace")
+        container: InputContainer = av.open(f"file:{path}", **_ANY_TEXT)
         return container
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from error

@@ -48,7 +48,7 @@ def test_unsure_fields_are_named_on_the_screen_and_marked_in_the_file(
 ) -> None:
     path = segmentation(classes=4).save(tmp_path / "net.onnx")
     assert main(["inspect", str(path)]) == EXIT_PASSED
-    assert "Check before use: colour," in capsys.readouterr().out
+    assert "Check before use: licence, source, colour," in capsys.readouterr().out
     assert (tmp_path / "net.yaml").read_text().count("UNSURE") >= 3
 
 
@@ -133,7 +133,10 @@ def test_a_foreign_file_is_one_line_and_nothing_is_written(tmp_path: Path, capsy
     path.write_bytes(b"\xff\xd8\xff\xe0" + bytes(50))
     assert main(["inspect", str(path)]) == EXIT_MISUSE
     captured = capsys.readouterr()
-    assert captured.err == f"tollgate inspect: {path}: is no ONNX model, it is a JPEG picture\n"
+    assert (
+        captured.err
+        == f"tollgate inspect: {path}: is no ONNX model, it is a JPEG picture; give the path of an ONNX file\n"
+    )
     assert list(files_of(tmp_path)) == ["net.onnx"]
 
 

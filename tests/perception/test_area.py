@@ -12,11 +12,9 @@ from perception.preprocess import Preprocessor
 
 
 def shrunk(pixels: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
-    planes = [np.empty((height_px, width_px), np.uint8) for _ in range(3)]
     shrinker = AreaShrinker((pixels.shape[1], pixels.shape[0]), (width_px, height_px))
-    shrinker.shrink(np.zeros_like(pixels), planes)  # what it was used for before leaves no trace
-    shrinker.shrink(pixels, planes)
-    return np.stack(planes, axis=2)
+    shrinker.shrink(np.zeros_like(pixels))  # what it was used for before leaves no trace
+    return np.stack(shrinker.shrink(pixels), axis=2)
 
 
 @settings(max_examples=60)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,16 @@ def test_a_folder_is_not_written_over_a_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is a file, expected a folder"), staged_folder(tmp_path / "out"):
         pytest.fail("must not be lent")
     assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_a_file_takes_the_place_of_no_pipe_device_or_folder(tmp_path: Path) -> None:
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for path in (pipe, folder):
+        with pytest.raises(OutputError, match=rf"{path.name}: is no file, and only files are replaced"):
+            write_atomically(path, b"new")
+    assert (pipe.is_fifo(), sorted(tmp_path.iterdir())) == (True, [folder, pipe])
 
 
 def test_a_place_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:

@@ -344,7 +344,7 @@ def selection_twin(source: str):
         seen(told_at, (TOLD,), np.int32)[:3] = 0, bad, count
         if count > ROOM or count == 0:
             return
-        found = select.of_sorted(candidates_of(seen(found_at, (count * 8,)), count), geometry)
+        found = select(candidates_of(seen(found_at, (count * 8,)), count), geometry)
         kept = len(found)
         seen(told_at, (1,), np.int32)[0] = kept
         seen(boxes_at, (kept, 4))[:] = found.boxes_px

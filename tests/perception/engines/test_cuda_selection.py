@@ -79,7 +79,7 @@ def detections_of(kernels, number: int, rows: np.ndarray) -> Detections:
 def test_what_is_kept_is_what_the_host_keeps_bit_for_bit(kernels, number, count):
     rows = rows_of(count, seed=count)
     got = detections_of(kernels, number, rows)
-    expected = Selection(DECODINGS[number]).of_sorted(candidates_of(rows.ravel(), count), GEOMETRY)
+    expected = Selection(DECODINGS[number])(candidates_of(rows.ravel(), count), GEOMETRY)
     np.testing.assert_array_equal(got.scores, expected.scores)
     np.testing.assert_array_equal(got.class_ids, expected.class_ids)
     np.testing.assert_array_equal(got.boxes_px, expected.boxes_px)

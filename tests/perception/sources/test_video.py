@@ -168,6 +168,15 @@ def test_a_rotation_a_hair_off_a_quarter_turn_is_that_quarter_turn(tmp_path, deg
     assert np.array_equal(next(VideoSource(path).frames()).pixels, np.rot90(upright, turns))
 
 
+def test_a_title_in_another_encoding_bars_nothing(tmp_path):
+    path = write_video(tmp_path / "clip.mkv", 3)
+    content = path.read_bytes()
+    assert b"Lavf" in content
+    path.write_bytes(content.replace(b"Lavf", b"\xe9\xff\xfef"))
+    frames, error = collect(path)
+    assert ([index_of(frame.pixels) for frame in frames], error) == ([0, 1, 2], "")
+
+
 @pytest.mark.parametrize("coding", [H264, MJPEG], ids=lambda coding: str(coding.codec))
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_matroska_file_of_one_or_two_frames_is_whole(tmp_path, coding, count):

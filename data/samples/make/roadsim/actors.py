@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .camera import Floats
+from .cars import SHAPES, car
+from .lorries import LORRIES, truck
 from .mesh import Mesh
 from .people import Looks, cyclist, pedestrian
 from .street import Course
-from .vehicles import LORRIES, SHAPES, car, truck
 
 CLASSES = ("car", "truck", "pedestrian", "cyclist")
 STEP_M = 1.45

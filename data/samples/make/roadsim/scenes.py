@@ -8,12 +8,13 @@ import numpy as np
 
 from .actors import Actor, Path
 from .camera import Lens, Mount
+from .cars import SHAPES
 from .ground import Ground, paint_ground
 from .light import AIRS, Air
+from .lorries import LORRIES
 from .people import Looks
 from .render import Scene
 from .street import LANE_M, Section, Street, lay_out
-from .vehicles import LORRIES, SHAPES
 
 WIDTH, HEIGHT, HFOV_DEG = 1280, 720, 60.0
 MOUNTS = {"front": Mount(1.8, 0.0, 1.48, 0.0, 1.2), "front_right": Mount(1.7, -0.55, 1.48, -40.0, 1.2)}
