@@ -175,6 +175,9 @@ class RuntimeSettings(Strict):
         cpus: they run on these only; empty leaves the choice to the kernel.
         lock_memory: every page stays in memory.
         ladder: what is given up under overload, in this order.
+        collect_garbage: Python's cyclic collector stays on.
+        spin: who waits keeps its core busy: engines for work, for their GPU, for their own threads. False: nobody does.
+            Absent: engines sleep until there is work, and wait for the rest as their library does by itself.
     """
 
     lanes: Lanes | None = None
@@ -187,6 +190,8 @@ class RuntimeSettings(Strict):
     ladder: tuple[Literal["drop_shadow", "halve_rates", "smaller_engines", "cameras_off"], ...] | None = Field(
         default=None, strict=False
     )
+    collect_garbage: bool = False
+    spin: bool | None = None
     source: str = Field(min_length=1)
 
 

@@ -22,6 +22,9 @@ from perception.model_spec import ModelSpec
 from perception.package import EnginePackage
 from perception.results import Result
 
+WAITS: dict[bool | None, Wait] = {True: "spin", False: "blocking", None: "auto"}
+"""What a profile or a plan says of spinning → how an engine's calls wait."""
+
 
 class Status(str, Enum):
     """What became of a frame.
@@ -196,7 +199,7 @@ def open_pipeline(
     *,
     score_threshold: float | None = None,
     threads: int | None = None,
-    wait: Wait = "auto",
+    wait: Wait | None = None,
 ) -> Iterator[Pipeline]:
     """Open a package's engine on this machine, after preflight.
 
@@ -204,7 +207,7 @@ def open_pipeline(
         package: a verified package.
         score_threshold: report detections from this score on; None takes the spec's.
         threads: CPU threads; None takes the profile's.
-        wait: how a call waits for an accelerator.
+        wait: how a call waits; None takes the profile's.
 
     Raises:
         PreflightError: this machine may not run the package, with every reason.
@@ -212,12 +215,19 @@ def open_pipeline(
     """
     check(package.profile, read_machine(), package.manifest.engine.requires)
     granted = threads or threads_of(package.profile)
-    engine = open_engine(package.manifest.engine.kind, package.engine_bytes, threads=granted, wait=wait)
+    engine = open_engine(
+        package.manifest.engine.kind, package.engine_bytes, threads=granted, wait=wait or wait_of(package.profile)
+    )
     deadline_ns = int(package.profile.deadline_ms * 1e6)
     try:
         yield Pipeline(package.spec, engine, deadline_ns=deadline_ns, score_threshold=score_threshold)
     finally:
         engine.close()
+
+
+def wait_of(profile: Profile) -> Wait:
+    """How calls wait by the profile's `runtime.spin`."""
+    return WAITS[None if profile.runtime is None else profile.runtime.spin]
 
 
 def threads_of(profile: Profile) -> int:

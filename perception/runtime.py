@@ -14,7 +14,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import chain, cycle, islice
+from itertools import chain, islice
+from queue import SimpleQueue
 from typing import Protocol
 
 from perception.errors import SourceError
@@ -26,6 +27,8 @@ from perception.sinks.sink import Sink
 from perception.sources.source import FrameSource
 
 WARM_UP_FRAMES = 3
+_FRAMES_READY = 2
+"""So many wait for the next pipeline that is free, so that none waits for a slower one before it."""
 
 
 @dataclass(slots=True)
@@ -110,7 +113,10 @@ def replay(
 
 
 def _stepped(pipelines: Sequence[Steps], frames: Iterator[Frame]) -> Generator[FrameResult]:
-    """Outcomes in the order of the frames, of which as many are in work at once as there are pipelines."""
+    """Outcomes in the order of the frames, of which as many are in work at once as there are pipelines.
+
+    Which pipeline takes a frame depends on which is free; what comes out does not.
+    """
     first = next(frames, None)
     if first is None:
         return
@@ -120,14 +126,25 @@ def _stepped(pipelines: Sequence[Steps], frames: Iterator[Frame]) -> Generator[F
     if len(pipelines) == 1:
         yield from map(pipelines[0].step, every)
         return
+    free: SimpleQueue[Steps] = SimpleQueue()
+    for pipeline in pipelines:
+        free.put(pipeline)
+
+    def step(frame: Frame) -> FrameResult:
+        pipeline = free.get()
+        try:
+            return pipeline.step(frame)
+        finally:
+            free.put(pipeline)
+
+    most = len(pipelines) + _FRAMES_READY
     working: deque[Future[FrameResult]] = deque()
     with ThreadPoolExecutor(len(pipelines), thread_name_prefix="replay") as pool:
         try:
-            for pipeline, frame in zip(cycle(pipelines), every):
-                done = working.popleft().result() if len(working) == len(pipelines) else None
-                working.append(pool.submit(pipeline.step, frame))  # the one that was longest in work is free again
-                if done is not None:
-                    yield done
+            for frame in every:
+                working.append(pool.submit(step, frame))
+                if len(working) == most:
+                    yield working.popleft().result()
         except SourceError:
             yield from (future.result() for future in working)
             raise

@@ -1,61 +1,26 @@
-"""Do these models, cameras and deadlines fit this machine? Answered before the first frame.
+"""Do these models, cameras and deadlines fit this machine? Answered before the first frame; `need` gives the argument.
 
-Every model on every camera is a task with a period, a relative deadline and a service time. The service time is a
-bound, not a mean: the slowest whole step seen while warming up on this machine, or its median plus the spread that the
-package measured when it was compiled, whichever is more. Then, with m engine processes:
-
-- utilisation: the sum of service over period, over m, must stay at or below `MOST_UTILISATION`;
-- response time: under non-preemptive earliest deadline first a job waits for jobs that are due no later than itself,
-  and for later-due ones that were running when it came. While every deadline is met, those of another task fall due
-  within one window as long as its own deadline, or one of them runs and none falls due there: at most ceil(D / T) of
-  them either way. While it waits every engine is busy with these, so it answers within service + (their work) / m.
-  Source: the demand argument of K. Jeffay, D. Stanat and C. Martel, RTSS 1991, and for several processors the workload
-  argument of M. Bertogna, M. Cirinei and G. Lipari, ECRTS 2005.
-- memory: what the processes hold, open and warm, must leave some of the machine's.
-
-The bound is sufficient, not necessary: a set it refuses may run well most of the time, and `--force` runs it.
+Memory counts too: what the processes hold, open and warm, must leave some of the machine's. The bounds are sufficient,
+not necessary: a set that is refused may run well most of the time, and `--force` runs it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any
 
 from hw_profiles.telemetry import sample
+from perception.deadline.costs import FrameCost, Rehearsal
 from perception.deadline.crew import Crew
+from perception.deadline.need import MOST_UTILISATION, Demand, Need, bounded
 from perception.deadline.plan import Criticality, ModelPlan, Plan, Step
 from perception.package import EnginePackage
 from perception.sources.source import Camera
 
-MOST_UTILISATION = 0.9
 LEAST_FREE_SHARE = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """One model on one camera, as a task.
-
-    Attributes:
-        period_ns: between two of its frames.
-        service_ns: a bound on one whole step.
-        deadline_ns: from capture.
-        response_ns: the bound; filled in by `bounded`.
-    """
-
-    model: str
-    camera: str
-    period_ns: int
-    service_ns: int
-    deadline_ns: int
-    criticality: Criticality = Criticality.CRITICAL
-    response_ns: int = 0
-
-    @property
-    def is_met(self) -> bool:
-        """Whether the bound keeps the deadline."""
-        return self.response_ns <= self.deadline_ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +28,14 @@ class Admission:
     """The answer.
 
     Attributes:
-        demands: every task with its bound.
-        lanes: engine processes side by side.
-        utilisation: of all lanes together; 1 is everything.
+        need: what is asked, every task with its bound.
         memory_bytes: what the engine processes hold.
         available_bytes: what the machine has left beside them; None where it does not tell.
         shed_first: what overload would take away, in order.
         remedies: what would make it fit; empty where it fits.
     """
 
-    demands: tuple[Demand, ...]
-    lanes: int
-    utilisation: float
+    need: Need
     memory_bytes: int
     available_bytes: int | None
     shed_first: tuple[str, ...]
@@ -86,11 +47,35 @@ class Admission:
         return not self.objections
 
     @property
+    def demands(self) -> tuple[Demand, ...]:
+        """Every task with its bound."""
+        return self.need.demands
+
+    @property
+    def bottleneck(self) -> str:
+        """What would be used up first."""
+        shares = self.need.shares()
+        return max(shares, key=shares.__getitem__)
+
+    @property
+    def utilisation(self) -> float:
+        """Of the bottleneck; 1 is all of it."""
+        return self.need.shares()[self.bottleneck]
+
+    @property
+    def told(self) -> str:
+        """The bottleneck, and what keeps the cores busy, in words."""
+        uses = ", ".join(f"{use} {cores:.2f}" for use, cores in self.need.cores_by_use().items())
+        return f"{self.bottleneck} at {self.utilisation:.0%}; cores busy: {uses}"
+
+    @property
     def objections(self) -> tuple[str, ...]:
-        """Every reason against it, a sentence each."""
+        """Every reason against it, a sentence each; the bottleneck first."""
         found = []
-        if self.utilisation > MOST_UTILISATION:
-            found.append(f"utilisation {self.utilisation:.0%}, expected at most {MOST_UTILISATION:.0%}")
+        shares = self.need.shares()
+        for what in sorted(shares, key=shares.__getitem__, reverse=True):
+            if shares[what] > MOST_UTILISATION:
+                found.append(f"{what}: utilisation {shares[what]:.0%}, expected at most {MOST_UTILISATION:.0%}")
         for demand in self.demands:
             if not demand.is_met:
                 found.append(
@@ -115,8 +100,12 @@ class Admission:
         return {
             "fits": self.fits,
             "objections": list(self.objections),
+            "bottleneck": self.bottleneck,
             "utilisation": self.utilisation,
-            "lanes": self.lanes,
+            "shares": self.need.shares(),
+            "cores_by_use": self.need.cores_by_use(),
+            "lanes": self.need.lanes,
+            "frames": [asdict(cost) for cost in self.need.frames],
             "memory_bytes": self.memory_bytes,
             "shed_first": list(self.shed_first),
             "remedies": list(self.remedies),
@@ -134,66 +123,64 @@ class Admission:
         }
 
 
-def admit(plan: Plan, cameras: Sequence[Camera], crew: Crew, *, speed: float) -> Admission:
+def admit(plan: Plan, crew: Crew, costs: Sequence[FrameCost], rehearsal: Rehearsal, *, cores: float) -> Admission:
     """Judge a plan whose engines are open and warm.
 
     Args:
         plan: models and settings.
-        cameras: of the source; a rate the source does not know is taken from the profile.
         crew: open engines, with the times of their warm-up.
-        speed: recorded seconds in one real second.
+        costs: of the frames of every camera.
+        rehearsal: what the loop adds.
+        cores: that this process and its engines may use.
     """
     demands = [
-        _demand(model, camera, crew, period_ns=_period_ns(model, camera, plan, speed))
-        for model in plan.production
-        for camera in cameras
-        if model.wants(camera.camera_id)
+        _demand(model, cost, crew, rehearsal) for model in plan.production for cost in costs if model.wants(cost.camera)
     ]
     lanes = plan.settings.lanes
-    done = bounded(demands, lanes=lanes)
-    held = sum(lane.ready.rss_bytes for lane in crew.all_lanes if lane.ready)
-    admission = Admission(
-        demands=done,
+    need = Need(
+        demands=bounded(demands, lanes=lanes),
+        frames=tuple(costs),
+        booking_ns=rehearsal.booking_ns,
         lanes=lanes,
-        utilisation=utilisation(done, lanes=lanes),
-        memory_bytes=held,
+        cores=cores,
+        spinning=lanes if plan.wish.spin else 0,
+    )
+    admission = Admission(
+        need=need,
+        memory_bytes=sum(lane.ready.rss_bytes for lane in crew.all_lanes if lane.ready),
         available_bytes=sample().available_bytes,
         shed_first=_shed_first(plan),
         remedies=(),
     )
-    return admission if admission.fits else replace(admission, remedies=_remedies(plan, done, lanes))
+    return admission if admission.fits else replace(admission, remedies=_remedies(need))
 
 
-def utilisation(demands: Sequence[Demand], *, lanes: int) -> float:
-    """Share of all lanes' time that the demands take."""
-    return sum(demand.service_ns / demand.period_ns for demand in demands) / lanes
+def periods_ns(plan: Plan, cameras: Sequence[Camera], *, speed: float) -> dict[str, int]:
+    """Camera → time between two frames; a rate that the source does not know is the profile's.
+
+    Args:
+        plan: for its profile.
+        cameras: of the source.
+        speed: recorded seconds in one real second.
+    """
+    usual_hz = plan.profile.cameras.rate_hz
+    return {camera.camera_id: int(1e9 / ((camera.rate_hz or usual_hz) * speed)) for camera in cameras}
 
 
-def bounded(demands: Sequence[Demand], *, lanes: int) -> tuple[Demand, ...]:
-    """The same demands with their response bounds."""
-    return tuple(replace(demand, response_ns=_response_ns(demand, demands, lanes)) for demand in demands)
-
-
-def _response_ns(mine: Demand, demands: Sequence[Demand], lanes: int) -> int:
-    """See the module: service + work before it / lanes."""
-    work_ns = sum(_jobs_due_within(mine.deadline_ns, each) * each.service_ns for each in demands)
-    return mine.service_ns + (work_ns - mine.service_ns) // lanes
-
-
-def _jobs_due_within(window_ns: int, task: Demand) -> int:
-    """How many jobs of a task can fall due within a window; due dates lie a period apart."""
-    return -(-window_ns // task.period_ns)
-
-
-def _demand(model: ModelPlan, camera: Camera, crew: Crew, *, period_ns: int) -> Demand:
-    times = crew.times[False, crew.engines[model.name, 0]].recent_ns
-    service_ns = max(max(times), int(median(times)) + _spread_ns(model.packages[0]))
-    return Demand(model.name, camera.camera_id, period_ns, service_ns, model.deadline_ns, model.criticality)
-
-
-def _period_ns(model: ModelPlan, camera: Camera, plan: Plan, speed: float) -> int:
-    rate_hz = (camera.rate_hz or plan.profile.cameras.rate_hz) * speed
-    return max(int(1e9 / rate_hz), model.period_ns)
+def _demand(model: ModelPlan, cost: FrameCost, crew: Crew, rehearsal: Rehearsal) -> Demand:
+    engine = crew.engines[model.name, 0]
+    times = crew.times[False, engine].recent_ns
+    service_ns = max(max(times), int(median(times)) + _spread_ns(model.packages[0])) + rehearsal.handing_over_ns
+    cpu_ns = max(lane.ready.cpu_ns[engine] for lane in crew.lanes if lane.ready)
+    return Demand(
+        model=model.name,
+        camera=cost.camera,
+        period_ns=max(cost.period_ns, model.period_ns),
+        service_ns=service_ns,
+        deadline_ns=model.deadline_ns,
+        criticality=model.criticality,
+        cpu_ns=cpu_ns,
+    )
 
 
 def _spread_ns(package: EnginePackage) -> int:
@@ -228,29 +215,26 @@ def _shed_first(plan: Plan) -> tuple[str, ...]:
     return tuple(f"{step.value}: {', '.join(affected[step])}" for step in plan.settings.ladder if affected[step])
 
 
-def _remedies(plan: Plan, demands: Sequence[Demand], lanes: int) -> tuple[str, ...]:
+def _remedies(need: Need) -> tuple[str, ...]:
     """Single changes that would make it fit, found by trying them."""
     found = []
     for share in (0.75, 0.5, 0.33, 0.25, 0.1):
-        slower = [replace(demand, period_ns=int(demand.period_ns / share)) for demand in demands]
-        if _all_met(slower, lanes):
+        if need.slower(share).is_met:
             found.append(f"frames at {share:.0%} of their rate")
             break
-    cameras = list(dict.fromkeys(demand.camera for demand in demands))
+    cameras = [cost.camera for cost in need.frames]
     for count in range(len(cameras) - 1, 0, -1):
-        if _all_met([demand for demand in demands if demand.camera in cameras[:count]], lanes):
+        if need.only(cameras[:count]).is_met:
             found.append(f"{count} of {len(cameras)} cameras")
             break
-    critical = [demand for demand in demands if demand.criticality is Criticality.CRITICAL]
-    if critical and len(critical) < len(demands) and _all_met(critical, lanes):
+    critical = tuple(each for each in need.demands if each.criticality is Criticality.CRITICAL)
+    if critical and len(critical) < len(need.demands) and replace(need, demands=critical).is_met:
         found.append("the critical models alone")
-    longest_ns = max(demand.response_ns for demand in demands)
-    relaxed = [replace(demand, deadline_ns=max(demand.deadline_ns, longest_ns)) for demand in demands]
-    if _all_met(relaxed, lanes):
+    longest_ns = max(demand.response_ns for demand in need.demands)
+    relaxed = tuple(replace(each, deadline_ns=max(each.deadline_ns, longest_ns)) for each in need.demands)
+    if replace(need, demands=relaxed).is_met:
         found.append(f"a deadline of {longest_ns / 1e6:.0f} ms")
+    cores = math.ceil(sum(need.cores_by_use().values()) / MOST_UTILISATION)
+    if cores > need.cores and replace(need, cores=cores).is_met:
+        found.append(f"{cores} cores")
     return tuple(found)
-
-
-def _all_met(demands: Sequence[Demand], lanes: int) -> bool:
-    done = bounded(demands, lanes=lanes)
-    return utilisation(done, lanes=lanes) <= MOST_UTILISATION and all(demand.is_met for demand in done)

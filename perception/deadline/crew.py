@@ -16,6 +16,7 @@ from perception.deadline.plan import ModelPlan, Plan
 from perception.deadline.slots import Slots
 from perception.deadline.worker import Opened, Ready, Reply, Setup, Work
 from perception.errors import EngineError
+from perception.pipeline import WAITS
 
 OPENING_NS = 120_000_000_000
 _MINUTE_NS = 60_000_000_000
@@ -237,7 +238,8 @@ class Crew:
         for model in models:
             for position, package in enumerate(model.packages):
                 self.engines[model.name, position] = len(opened)
-                opened.append(Opened(package, 1 if idle else self._plan.threads, model.score))
+                threads = 1 if idle else self._plan.threads
+                opened.append(Opened(package, threads, model.score, WAITS[self._plan.settings.spin]))
         wish = self._plan.wish
         if idle:
             wish = replace(wish, idle=True, fifo_priority=None, spin=False)

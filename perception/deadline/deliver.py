@@ -22,6 +22,9 @@ LEAD_NS = 150_000_000
 
 
 _ROOM_S = 0.001
+_MARGIN, _LEAST_AHEAD_NS = 4, 1_000_000
+"""A recorded frame is looked at so many times the longest look before it is due: sooner, the look would hold the
+interpreter while the frame before it comes back from its engine."""
 ALL_CAMERAS = "all cameras"
 
 
@@ -52,6 +55,12 @@ class Pace:
             return captured_ns
         return self._started_ns + int((captured_ns - (self._first_captured_ns or 0)) / self._speed)
 
+    def recorded_ns(self, now_ns: int) -> int:
+        """The inverse: an instant of `time.perf_counter_ns` on the recording's clock, which runs at its own speed."""
+        if self._speed is None:
+            return now_ns
+        return (self._first_captured_ns or 0) + int((now_ns - self._started_ns) * self._speed)
+
 
 class Delivery:
     """Threads that deliver: each calls whoever accepts its frames."""
@@ -77,17 +86,22 @@ class Delivery:
         self._slots, self._pace = slots, pace
         self._limit, self._patient = limit, patient
         self._shifts_ns: dict[str, int] = {}
+        self._ahead_ns = dict.fromkeys(self.health, _LEAST_AHEAD_NS)
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._accept: Callable[[Arrival], None] = lambda _: None
         self._threads = [
             threading.Thread(target=self._deliver, args=(name, frames), name=name, daemon=True)
-            for name, frames in _lanes_of(source).items()
+            for name, frames in lanes_of(source).items()
         ]
 
     def has_ended(self, camera_id: str) -> bool:
         """Whether no more frames of this camera will come."""
         return not any(thread.is_alive() for thread in self._threads if thread.name in (camera_id, ALL_CAMERAS))
+
+    def is_overdue(self, camera_id: str, now_ns: int) -> bool:
+        """Whether a camera that has not ended should have given a frame by now."""
+        return self.health[camera_id].overdue(self._pace.recorded_ns(now_ns)) and not self.has_ended(camera_id)
 
     @property
     def finished(self) -> bool:
@@ -124,12 +138,14 @@ class Delivery:
             return self._limit >= 0
 
     def _delivered(self, frame: Frame) -> bool:
-        """Look at the frame and copy it while its time has not come; then hand it over. False: nobody wants it."""
+        """Look at the frame and copy it just before its time comes; then hand it over. False: nobody wants it."""
         self._pace.start(frame.captured_ns)
         captured_ns = self._pace.due_ns(frame.captured_ns)
+        if not self._pace.is_live and self._stopped_until(captured_ns - self._ahead_ns[frame.camera_id]):
+            return False
         now_ns = time.perf_counter_ns()
         arrived_ns = now_ns if self._pace.is_live else max(captured_ns, now_ns)
-        ailments = self.health[frame.camera_id].observe(frame, arrived_ns=arrived_ns)
+        ailments = self.health[frame.camera_id].observe(frame, arrived_ns=self._pace.recorded_ns(arrived_ns))
         if self._pace.is_live:
             captured_ns = self._corrected(
                 frame.camera_id, captured_ns, arrived_ns, jumped=Ailment.CLOCK_JUMP in ailments
@@ -139,11 +155,19 @@ class Delivery:
             if self._stopped.wait(_ROOM_S):
                 return False
             slot = self._slots.put(frame.pixels)
-        if self._stopped.wait(max(0, captured_ns - time.perf_counter_ns()) / 1e9):
+        looked_ns = time.perf_counter_ns() - now_ns
+        self._ahead_ns[frame.camera_id] = max(
+            _LEAST_AHEAD_NS, _MARGIN * looked_ns, self._ahead_ns[frame.camera_id] * 7 // 8
+        )
+        if self._stopped_until(captured_ns):
             return False
         arrived_ns = arrived_ns if self._pace.is_live else time.perf_counter_ns()
         self._accept(Arrival(frame, slot, captured_ns, arrived_ns, ailments))
         return True
+
+    def _stopped_until(self, due_ns: int) -> bool:
+        """Wait for an instant; whether the end came before it."""
+        return self._stopped.wait(max(0, due_ns - time.perf_counter_ns()) / 1e9)
 
     def _corrected(self, camera_id: str, captured_ns: int, arrived_ns: int, *, jumped: bool) -> int:
         """When a live frame was captured; from a leap of its camera's clock on, counted from that frame's arrival.
@@ -155,7 +179,7 @@ class Delivery:
         return min(arrived_ns, captured_ns + self._shifts_ns.get(camera_id, 0))
 
 
-def _lanes_of(source: FrameSource) -> dict[str, Iterator[Frame]]:
+def lanes_of(source: FrameSource) -> dict[str, Iterator[Frame]]:
     """One iterator a camera; where cameras cannot be read apart, one for all."""
     by_camera = getattr(source, "camera_frames", None)
     if by_camera is None:

@@ -267,8 +267,8 @@ class DeadlineLoop:
 
     def _report_silence(self, now_ns: int) -> None:
         parts = self._parts
-        for name, health in parts.delivery.health.items():
-            if health.overdue(now_ns) and not parts.delivery.has_ended(name):
+        for name in self._captures:
+            if parts.delivery.is_overdue(name, now_ns):
                 parts.condition.report(f"camera {name}", Level.DEGRADED, "gap: no frame for more than 1.5 periods")
 
     def _report_ends(self) -> None:

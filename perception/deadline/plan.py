@@ -82,7 +82,8 @@ class Settings(_Strict):
         restarts: faults of one model within a minute before its fallback takes over.
         ladder: what is given up under overload, in this order.
         cameras_off: which cameras `cameras_off` turns off.
-        cpus, fifo_priority, lock_memory, collect_garbage, spin: see `RealtimeWish`.
+        cpus, fifo_priority, lock_memory, collect_garbage: see `RealtimeWish`.
+        spin: see `hw_profiles.profile.RuntimeSettings`.
     """
 
     lanes: int = Field(default=1, ge=1, le=64)
@@ -97,7 +98,7 @@ class Settings(_Strict):
     fifo_priority: int | None = Field(default=None, ge=1, le=99)
     lock_memory: bool = False
     collect_garbage: bool = False
-    spin: bool = False
+    spin: bool | None = None
 
     @classmethod
     def of(cls, profile: Profile, **more: object) -> Settings:
@@ -119,7 +120,8 @@ class Settings(_Strict):
         by_profile: dict[str, object] = {
             name: quantity.value for name, quantity in numbers.items() if quantity is not None
         }
-        by_profile |= {"cpus": said.cpus, "lock_memory": said.lock_memory}
+        names = ("cpus", "lock_memory", "collect_garbage", "spin")
+        by_profile |= {name: getattr(said, name) for name in names}
         by_profile |= {} if said.ladder is None else {"ladder": said.ladder}
         return cls.model_validate({**by_profile, **more})
 
@@ -212,7 +214,9 @@ class Plan:
     def wish(self) -> RealtimeWish:
         """What engines and loop ask the kernel for."""
         asked = self.settings
-        return RealtimeWish(asked.cpus, asked.fifo_priority, asked.lock_memory, asked.collect_garbage, asked.spin)
+        return RealtimeWish(
+            asked.cpus, asked.fifo_priority, asked.lock_memory, asked.collect_garbage, asked.spin is True
+        )
 
 
 def plan_of(

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
-from perception.deadline.admission import Admission, admit
+from hw_profiles.machine import read_machine
+from perception.deadline.admission import Admission, admit, periods_ns
 from perception.deadline.condition import Condition
+from perception.deadline.costs import frame_costs, rehearsed
 from perception.deadline.crew import Crew
 from perception.deadline.deliver import Delivery, Pace
 from perception.deadline.loop import DeadlineLoop, Parts
@@ -64,7 +66,7 @@ class Report:
 
     def sentences(self) -> Iterator[str]:
         """What the tables do not say, a line each."""
-        yield f"admission: utilisation {self.admission.utilisation:.0%} of {self.admission.lanes} engine processes"
+        yield f"admission: {self.admission.told}"
         for objection in self.admission.objections:
             yield f"forced although {objection}"
         for where, grant in self.grants:
@@ -180,24 +182,33 @@ def _opened(
     sizes_px = {(camera.width_px, camera.height_px) for camera in source.cameras}
     largest_first = tuple(sorted(sizes_px, key=lambda size: (size[0] * size[1], size), reverse=True))
     delivery = Delivery(source, slots, Pace(options.speed), limit=options.limit, patient=options.keep_all)
-    loop: list[DeadlineLoop] = []
-    crew = Crew(plan, slots, condition, pictures_px=largest_first, on_lost=lambda job, why: loop[0].lost(job, why))
+    loops: list[DeadlineLoop] = []
+    crew = Crew(plan, slots, condition, pictures_px=largest_first, on_lost=lambda job, why: loops[-1].lost(job, why))
     try:
         crew.open()
+        grants = _granted(plan, crew)
         parts = Parts(plan, slots, delivery, crew, condition, publisher)
-        loop.append(
+        periods = periods_ns(plan, source.cameras, speed=options.speed or 1.0)
+        costs = frame_costs(source, periods, slots, is_live=options.speed is None)
+        rehearsal = rehearsed(parts, source.cameras, costs, on_loop=loops.append)
+        admission = admit(plan, crew, costs, rehearsal, cores=_cores(plan))
+        loops.append(
             DeadlineLoop(parts, pairer=_pairer(plan, source), keep_all=options.keep_all, on_tick=options.on_tick)
         )
-        admission = admit(plan, source.cameras, crew, speed=options.speed or 1.0)
         cameras = tuple(camera.camera_id for camera in source.cameras)
-        running = Running(plan, admission, condition, publisher, crew, loop[0], cameras)
-        running.grants = _granted(plan, crew)
+        running = Running(plan, admission, condition, publisher, crew, loops[-1], cameras, grants)
         yield running, delivery
     finally:
         delivery.stop()
         crew.close()
         slots.close()
         wake_the_collector()
+
+
+def _cores(plan: Plan) -> float:
+    """How many cores loop and engines may use: those they are bound to, less where a control group grants less."""
+    cpu = read_machine().cpu
+    return min(len(plan.settings.cpus) or cpu.cores, cpu.quota_cores or cpu.cores)
 
 
 def _granted(plan: Plan, crew: Crew) -> tuple[tuple[str, Grant], ...]:

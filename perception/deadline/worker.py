@@ -25,6 +25,7 @@ import numpy as np
 
 from perception.deadline.realtime import Grant, RealtimeWish, ask, spinning, still_the_collector
 from perception.deadline.slots import SeenSlots
+from perception.engines.engine import Wait
 from perception.errors import TollgateError
 from perception.frame import Frame
 from perception.package import EnginePackage
@@ -45,6 +46,7 @@ class Opened:
     package: EnginePackage
     threads: int
     score_threshold: float | None
+    wait: Wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,14 @@ class Ready:
 
     Attributes:
         service_ns: for each engine, whole steps timed after the warm-up.
+        cpu_ns: for each engine, the CPU time of such a step, over all threads.
         rss_bytes: memory the process holds.
         grants: what the kernel gave.
         ways: for each engine, which way frames take through it.
     """
 
     service_ns: tuple[tuple[int, ...], ...]
+    cpu_ns: tuple[int, ...]
     rss_bytes: int
     grants: tuple[Grant, ...]
     ways: tuple[str, ...]
@@ -156,13 +160,14 @@ def serve(connection: socket.socket, setup: Setup, slots: SeenSlots) -> None:
     with ExitStack() as opened:
         pipelines = [
             opened.enter_context(
-                open_pipeline(each.package, threads=each.threads, score_threshold=each.score_threshold)
+                open_pipeline(each.package, threads=each.threads, score_threshold=each.score_threshold, wait=each.wait)
             )
             for each in setup.engines
         ]
         for pipeline in pipelines:
             pipeline.adopt(slots.memory)
-        service_ns = tuple(_warmed(pipeline, setup.pictures_px, slots) for pipeline in pipelines)
+        warmed = [_warmed(pipeline, setup.pictures_px, slots) for pipeline in pipelines]
+        service_ns, cpu_ns = zip(*warmed, strict=True)
         if setup.wish.idle:  # only now: a machine under load would never let it open
             grants = ask(setup.wish)
         if not setup.wish.collect_garbage:
@@ -173,7 +178,7 @@ def serve(connection: socket.socket, setup: Setup, slots: SeenSlots) -> None:
             spins = grants[-1].granted
         there = select.poll()
         there.register(connection, select.POLLIN)
-        send(connection, Ready(service_ns, _rss_bytes(), grants, tuple(each.way for each in pipelines)))
+        send(connection, Ready(service_ns, cpu_ns, _rss_bytes(), grants, tuple(each.way for each in pipelines)))
         while True:
             while spins and not there.poll(0):
                 pass
@@ -181,8 +186,11 @@ def serve(connection: socket.socket, setup: Setup, slots: SeenSlots) -> None:
             send(connection, _done(pipelines[work.engine], slots, work))
 
 
-def _warmed(pipeline: Pipeline, pictures_px: tuple[tuple[int, int], ...], slots: SeenSlots) -> tuple[int, ...]:
-    """Whole steps in nanoseconds, after some that do not count: the first of each size allocate and plan.
+def _warmed(
+    pipeline: Pipeline, pictures_px: tuple[tuple[int, int], ...], slots: SeenSlots
+) -> tuple[tuple[int, ...], int]:
+    """Whole steps and the mean CPU time of one, in nanoseconds; before them some that do not count: the first of each
+    size allocate and plan.
 
     Those of noise count where pictures are read wherever they lie; an engine that lends is timed as it will be fed.
     """
@@ -195,9 +203,10 @@ def _warmed(pipeline: Pipeline, pictures_px: tuple[tuple[int, int], ...], slots:
     if pipeline.lends:
         frame = replace(frame, pixels=slots.pixels(0, height_px, width_px))
     spent_ns: list[int] = []
+    began_ns = time.process_time_ns()
     while len(spent_ns) < _FEWEST_TIMED or (len(spent_ns) < _MOST_TIMED and sum(spent_ns) < _TIMING_NS):
         spent_ns.append(pipeline.step(frame).timings.total_ns)
-    return tuple(spent_ns)
+    return tuple(spent_ns), (time.process_time_ns() - began_ns) // len(spent_ns)
 
 
 def _done(pipeline: Pipeline, slots: SeenSlots, work: Work) -> Reply:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 Tensors = Mapping[str, NDArray[np.generic]]
 Wait: TypeAlias = Literal["spin", "blocking", "auto"]
-"""How a call waits for an accelerator: `spin` keeps a core busy and is the most even, `blocking` lets it sleep, `auto`
-spins where this process may use more than one core.
+"""How a call waits, for an accelerator or for threads of its own: `spin` keeps cores busy and is the most even,
+`blocking` lets them sleep, `auto` spins where this process may use more than one core.
 """
 
 

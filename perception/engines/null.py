@@ -20,7 +20,12 @@ class NullEngine:
     """
 
     def __init__(
-        self, inputs: tuple[TensorInfo, ...], answers: dict[str, NDArray[np.generic]], *, service_ms: float
+        self,
+        inputs: tuple[TensorInfo, ...],
+        answers: dict[str, NDArray[np.generic]],
+        *,
+        service_ms: float,
+        wait: Wait = "auto",
     ) -> None:
         """Hold the answer.
 
@@ -28,15 +33,17 @@ class NullEngine:
             inputs: what must be fed.
             answers: output name → the array given back at every call.
             service_ms: how long a call takes, in milliseconds.
+            wait: `blocking` passes that time asleep.
         """
         self.inputs = inputs
         self.outputs = tuple(TensorInfo(name, a.shape, a.dtype.name) for name, a in answers.items())
         self._answers = answers
         self._service_ns = int(service_ms * 1e6)
+        self._sleeps = wait == "blocking"
 
     @classmethod
     def from_bytes(cls, content: bytes, *, threads: int, wait: Wait = "auto") -> NullEngine:
-        """Open from the JSON described at the class; `threads` and `wait` are of no use.
+        """Open from the JSON described at the class; `threads` are of no use.
 
         Raises:
             EngineError: not that JSON.
@@ -45,7 +52,7 @@ class NullEngine:
             fields = json.loads(content)
             inputs = tuple(TensorInfo(name, tuple(shape), dtype) for name, shape, dtype in fields["inputs"])
             answers = {name: np.full(shape, fill, dtype=dtype) for name, shape, dtype, fill in fields["outputs"]}
-            return cls(inputs, answers, service_ms=float(fields["service_ms"]))
+            return cls(inputs, answers, service_ms=float(fields["service_ms"]), wait=wait)
         except (ValueError, KeyError, TypeError) as error:
             raise EngineError(f"null engine: not its JSON ({error}); see perception.engines.null") from error
 
@@ -56,6 +63,9 @@ class NullEngine:
                 raise ValueError(
                     f"input {tensor.name}: got {list(feeds[tensor.name].shape)}, expected {list(tensor.shape)}"
                 )
+        if self._sleeps:
+            time.sleep(self._service_ns / 1e9)
+            return self._answers
         until_ns = time.perf_counter_ns() + self._service_ns
         while time.perf_counter_ns() < until_ns:
             pass

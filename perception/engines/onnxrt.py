@@ -42,6 +42,7 @@ class OnnxRuntimeEngine:
         profile_prefix: str | None = None,
         optimise: bool = True,
         integers: bool = True,
+        wait: Wait = "auto",
     ) -> None:
         """Open a session.
 
@@ -52,6 +53,7 @@ class OnnxRuntimeEngine:
             optimise: let the runtime fuse and lay out the graph; off only to look at single nodes.
             integers: compute in integers between Q/DQ pairs; off rounds to their grids and computes in float, which is
                 what an engine with other fusions than ONNX Runtime's would give.
+            wait: `blocking` lets threads that wait for each other sleep; else they keep their cores busy a while.
 
         Raises:
             EngineError: ONNX Runtime refuses the model.
@@ -59,6 +61,8 @@ class OnnxRuntimeEngine:
         options = _session_options(threads, profile_prefix=profile_prefix, optimise=optimise)
         if not integers:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if wait == "blocking":
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -75,8 +79,8 @@ class OnnxRuntimeEngine:
 
     @classmethod
     def from_bytes(cls, content: bytes, *, threads: int, wait: Wait = "auto") -> OnnxRuntimeEngine:
-        """Open from the bytes of an ONNX file; a CPU has no use for `wait`."""
-        return cls(content, threads=threads)
+        """Open from the bytes of an ONNX file."""
+        return cls(content, threads=threads, wait=wait)
 
     def infer(self, feeds: Tensors) -> Tensors:
         """See `Engine.infer`."""

@@ -34,7 +34,7 @@ def open_engine(kind: str, content: bytes, *, threads: int, wait: Wait = "auto")
         kind: name in `ENGINES`.
         content: the engine file's bytes, already verified by whoever calls.
         threads: CPU threads the engine may use.
-        wait: how a call waits for an accelerator.
+        wait: how a call waits.
 
     Raises:
         EngineError: unknown kind, missing library, or the bytes do not load.

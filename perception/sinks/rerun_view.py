@@ -6,6 +6,7 @@ A camera's picture lies at `CAMERA/image`, what was found at `CAMERA/image/found
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import rerun as rr
+import rerun.blueprint as rrb
 
 from perception.errors import OutputError
 from perception.pipeline import FrameResult, Status
@@ -35,6 +37,7 @@ class _Stream:
 
     def __init__(self, header: RunHeader) -> None:
         self._classes = header.classes
+        self._cameras = [name.strip("/") for name in header.clocks]
         self._stream = rr.RecordingStream("tollgate")
         context = [
             rr.AnnotationInfo(id=class_id, label=name, color=colour_of(class_id)[::-1])
@@ -42,6 +45,20 @@ class _Stream:
         ]
         self._stream.log("/", rr.AnnotationContext(context), static=True)
         self._stream.log("run", rr.TextDocument(header.model_dump_json(indent=2)), static=True)
+
+    def _lay_out(self) -> None:
+        """Pictures above, times and what was not in time below; a viewer's own guess shows the same things twice."""
+        if not self._cameras:
+            return
+        pictures = [rrb.Spatial2DView(origin=f"{camera}/image", name=camera) for camera in self._cameras]
+        below = rrb.Horizontal(
+            rrb.TimeSeriesView(contents=[f"{camera}/total_ms" for camera in self._cameras], name="ms a frame"),
+            rrb.TextLogView(contents=[f"{camera}/events" for camera in self._cameras], name="not in time"),
+            rrb.TextDocumentView(origin="run", name="run"),
+        )
+        columns = math.isqrt(len(pictures) - 1) + 1
+        rows = rrb.Vertical(rrb.Grid(*pictures, grid_columns=columns), below, row_shares=[2, 1])
+        self._stream.send_blueprint(rrb.Blueprint(rows, collapse_panels=True))
 
     def write(self, outcome: FrameResult) -> None:
         """See `Sink.write`."""
@@ -88,6 +105,7 @@ class RerunFile(_Stream):
         self._open = True
         super().__init__(header)
         self._stream.save(self._staged.path)
+        self._lay_out()
 
     def close(self) -> None:
         """See `Sink.close`."""
@@ -124,6 +142,7 @@ class RerunViewer(_Stream):
                 self._stream.spawn(connect=False)
             _wait_for_viewer(address, OPENS_WITHIN_S)
             self._stream.connect_grpc(f"rerun+http://{address}/proxy")
+            self._lay_out()
         except (RuntimeError, OSError, ValueError) as error:
             raise OutputError(
                 f"{address}: no viewer of Rerun answers ({error}); write a recording instead with --rerun FILE.rrd"

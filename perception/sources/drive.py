@@ -118,7 +118,8 @@ class DriveSource:
         self.drive = Drive.load(path)
         folder = path if path.is_dir() else path.parent
         wanted = chosen_cameras([camera.camera_id for camera in self.drive.cameras], cameras, where=path)
-        takes = [_Take(folder, camera) for camera in self.drive.cameras if camera.camera_id in wanted]
+        chosen = [camera for camera in self.drive.cameras if camera.camera_id in wanted]
+        takes = [_Take(folder, camera, among=len(chosen)) for camera in chosen]
         self._takes = {take.camera.camera_id: take for take in takes}
         self.cameras = tuple(take.camera for take in takes)
 
@@ -137,8 +138,8 @@ class DriveSource:
 class _Take:
     """One camera's video with its table of times."""
 
-    def __init__(self, folder: Path, entry: DriveCamera) -> None:
-        self._video = VideoSource(folder / entry.video)
+    def __init__(self, folder: Path, entry: DriveCamera, *, among: int) -> None:
+        self._video = VideoSource(folder / entry.video, among=among)
         self._stamps = _stamps(folder / entry.timestamps)
         self._where = folder / entry.video
         (video,) = self._video.cameras

@@ -42,19 +42,20 @@ class VideoSource:
     holds them; their memory is used again after that.
     """
 
-    def __init__(self, path: Path, *, cameras: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, *, cameras: Sequence[str] = (), among: int = 1) -> None:
         """Open the file and decode its first picture.
 
         Args:
             path: the video file.
             cameras: the cameras wanted; none but the file's stem exists here.
+            among: how many videos are read at once, this one among them: they share the cores.
 
         Raises:
             SourceError: missing, empty, no video, or its first picture cannot be decoded or turned upright.
         """
         chosen_cameras([path.stem], cameras, where=path)
-        self._path = path
-        with _opened(path) as (container, stream):
+        self._path, self._among = path, among
+        with _opened(path, among) as (container, stream):
             rate, count = stream.average_rate, stream.frames
             pixels, _ = next(_pictures(path, container, stream))
         height_px, width_px = pixels.shape[:2]
@@ -68,7 +69,7 @@ class VideoSource:
 
     def camera_frames(self, camera_id: str) -> Generator[Frame]:
         """See `Recording.camera_frames`."""
-        with _opened(self._path) as (container, stream):
+        with _opened(self._path, self._among) as (container, stream):
             for frame_id, (pixels, captured_ns) in enumerate(_pictures(self._path, container, stream)):
                 yield Frame(pixels, camera_id, frame_id, captured_ns, f"{frame_id:06d}")
 
@@ -77,8 +78,8 @@ class VideoSource:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Lend the file and its first video stream, set to decode with all cores but one and to refuse damage."""
+def _opened(path: Path, among: int) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Lend the file and its first video stream, set to decode with its share of all cores but one, refusing damage."""
     container = _container(path)
     try:
         if not container.streams.video:
@@ -90,7 +91,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if stream.codec_context is None:
             raise SourceError(f"{path}: no decoder for its video here; convert it with: ffmpeg -i FILE NEW.mp4")
         # Decoding runs beside a network: one core is left to it, or its threads would wait for ours.
-        stream.codec_context.thread_count = max(1, len(os.sched_getaffinity(0)) - 1)
+        stream.codec_context.thread_count = max(1, (len(os.sched_getaffinity(0)) - 1) // among)
         stream.thread_type = "AUTO"
         # A transport stream may be cut anywhere, and "explode" would refuse its first references to what was cut away;
         # it marks its damaged packets itself.

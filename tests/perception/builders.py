@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import yaml
 
-from hw_profiles.profile import load_profile
+from hw_profiles.profile import RuntimeSettings, load_profile
 from perception.frame import Frame
 from perception.model_spec import Decoding, ModelSpec, PictureInput
 from perception.package import PROFILE, SPEC, EngineEntry, EnginePackage, write_package
 from perception.sources.source import Camera
 
-MODELS = Path(__file__).resolve().parents[2] / "data" / "samples" / "models"
+SAMPLES = Path(__file__).resolve().parents[2] / "data" / "samples"
+MODELS = SAMPLES / "models"
 SPEC_OF_NULL = ModelSpec(
     name="null",
     task="detection",
@@ -36,12 +38,15 @@ def null_engine_file(*, service_ms: float = 0.0) -> bytes:
     ).encode()
 
 
-def null_package(folder: Path, *, service_ms: float = 0.0, profile: str = "x86_cpu") -> EnginePackage:
-    """A whole package around it, for the CPU profile, under another name if wanted."""
+def null_package(
+    folder: Path, *, service_ms: float = 0.0, profile: str = "x86_cpu", runtime: RuntimeSettings | None = None
+) -> EnginePackage:
+    """A whole package around it, for the CPU profile, under another name or with settings of the loop if wanted."""
+    changes = {"name": profile, "runtime": runtime}
     files = {
         "engine.json": null_engine_file(service_ms=service_ms),
         SPEC: SPEC_OF_NULL.to_yaml().encode(),
-        PROFILE: load_profile("x86_cpu").model_copy(update={"name": profile}).to_yaml().encode(),
+        PROFILE: load_profile("x86_cpu").model_copy(update=changes).to_yaml().encode(),
     }
     engine = EngineEntry(kind="null", file="engine.json", precision="fp32")
     return write_package(folder, files, name="null", engine=engine, build={"made": "by a test"})
@@ -56,6 +61,22 @@ def detector_package(folder: Path, *, name: str = "sample_detector") -> EnginePa
     }
     engine = EngineEntry(kind="onnxrt", file="engine.onnx", precision="fp32")
     return write_package(folder, files, name=name, engine=engine, build={"made": "by a test"})
+
+
+def drive_of_cameras(folder: Path, count: int) -> Path:
+    """A drive whose cameras all show what the front camera of the sample drive does: 1280×720, H.264, 30 Hz."""
+    sample = SAMPLES / "drive"
+    drive = yaml.safe_load((sample / "drive.yaml").read_text(encoding="utf-8"))
+    front = next(camera for camera in drive["cameras"] if camera["camera_id"] == "front")
+    names = [f"camera_{number}" for number in range(count)]
+    cameras = [{**front, "camera_id": name, "video": f"{name}.mp4"} for name in names]
+    folder.mkdir()
+    for camera in cameras:
+        (folder / camera["video"]).symlink_to(sample / front["video"])
+    (folder / front["timestamps"]).symlink_to(sample / front["timestamps"])
+    content = {"format": drive["format"], "name": "cameras", "cameras": cameras}
+    (folder / "drive.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    return folder
 
 
 class ListSource:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from perception.camera_health import UNFIT, Ailment, CameraHealth
+from perception.camera_health import UNFIT, Ailment, CameraHealth, _cell_means
 from perception.frame import Frame
 from perception.sources.table import open_source
 
@@ -144,3 +145,15 @@ def test_the_sample_drive_is_well() -> None:
     found = {ailment for frame in source.frames() for ailment in cameras[frame.camera_id].observe(frame)}
     source.close()
     assert found == set()
+
+
+@pytest.mark.parametrize(("height", "width"), [(68, 478), (4, 8), (1, 3), (7, 100)])
+def test_the_texture_of_a_place_is_the_mean_of_its_samples_however_small_the_picture(height: int, width: int) -> None:
+    samples = np.random.default_rng(2).integers(0, 256, (height, width), np.uint8)
+    rows = [number * height // 4 for number in range(5)]
+    columns = [number * width // 8 for number in range(9)]
+    expected = [
+        [samples[top : max(bottom, top + 1), left : max(right, left + 1)].mean() for left, right in pairwise(columns)]
+        for top, bottom in pairwise(rows)
+    ]
+    assert np.allclose(_cell_means(samples), expected)

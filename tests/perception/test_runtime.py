@@ -56,11 +56,11 @@ def test_replay_takes_every_frame_in_order_of_the_source() -> None:
 
 def test_pipelines_beside_each_other_share_the_frames_and_keep_their_order() -> None:
     sink = KeepingSink()
-    uneven = [pipeline_of(service_ms) for service_ms in (3.0, 0.0, 1.0)]
+    uneven = [pipeline_of(service_ms) for service_ms in (100.0, 0.0, 1.0)]
     replay(uneven[0], ListSource(frames_of("front", 11)), sinks=[sink], on_frame=lambda _: None, beside=uneven[1:])
     assert [outcome.frame.frame_id for outcome in sink.outcomes] == list(range(11))
-    slow = [outcome.timings.infer_ns >= 3_000_000 for outcome in sink.outcomes]
-    assert slow[::3] == [True] * 4
+    slow = [outcome.timings.infer_ns >= 100_000_000 for outcome in sink.outcomes]
+    assert 1 <= sum(slow) < len(slow) / 3  # who is free takes the next: the slow one gets less than its turn
 
 
 def test_a_source_that_breaks_loses_no_frame_that_was_in_work() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from perception.files import json_bytes, write_atomically
 from tests.benchmarks.results import write_results
-from tests.benchmarks.runtime import alone, faults, loop_cases
+from tests.benchmarks.runtime import admission, alone, faults, loop_cases
 
 FINISHED = Path(__file__).resolve().parents[3] / "build" / "bench_runtime"
 Case = Callable[[Path, float], list[dict[str, Any]]]
@@ -37,6 +37,7 @@ def main() -> None:
         "overhead": alone.overhead,
         "throughput": partial(alone.throughput, peer_python=arguments.peer_python),
         "bookkeeping": loop_cases.bookkeeping,
+        "admission": admission.predicted_and_measured,
         "four_cameras": loop_cases.four_cameras,
         "overload": loop_cases.overload,
         "shadow": loop_cases.shadow_cost,

@@ -7,6 +7,7 @@ import pickle
 import socket
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,16 +17,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw_profiles.profile import Profile, load_profile
-from perception.deadline.admission import MOST_UTILISATION, Demand, bounded, utilisation
+from hw_profiles.profile import Profile, RuntimeSettings, load_profile
 from perception.deadline.condition import Condition, Level
 from perception.deadline.jobs import Arrival, Job, Waiting
 from perception.deadline.ladder import Ladder, LadderLimits
+from perception.deadline.need import MOST_UTILISATION, Demand, bounded, utilisation
 from perception.deadline.plan import Criticality, ModelPlan, Settings, Step, load_plan
 from perception.deadline.realtime import RealtimeWish, ask, spinning
 from perception.deadline.slots import SeenSlots, Slots
 from perception.deadline.worker import _warmed, receive, send
 from perception.errors import SpecError
+from perception.frame import Frame
+from perception.pipeline import open_pipeline
 from perception.results import Detections
 from perception.runtime import WARM_UP_FRAMES
 from perception.sync import Pairer
@@ -331,6 +334,8 @@ RUNTIME = """
   lanes: {value: 2, unit: lanes, source: "two clusters of cores"}
   pair_window: {value: 20, unit: ms, source: "cameras are triggered together"}
   ladder: [cameras_off]
+  collect_garbage: true
+  spin: false
   source: "our robot"
 """
 
@@ -340,8 +345,23 @@ def test_a_profile_says_how_the_loop_runs_and_a_plan_goes_before_it() -> None:
     assert Profile.from_yaml(profile.to_yaml(), where="again") == profile
     settings = Settings.of(profile, lanes=1)
     assert (settings.lanes, settings.pair_window_ms, settings.ladder) == (1, 20, (Step.CAMERAS_OFF,))
+    assert (settings.collect_garbage, settings.spin) == (True, False)
+    assert Settings.of(profile, spin=True).spin
     assert Settings.of(profile).lanes == 2
     assert Settings.of(load_profile("x86_cpu")) == Settings()
+
+
+def test_an_engine_that_waits_keeps_its_core_busy_unless_its_profile_says_that_it_sleeps(tmp_path: Path) -> None:
+    spent_ns = {}
+    for spin in (None, True, False):
+        runtime = RuntimeSettings(spin=spin, source="a test")
+        package = null_package(tmp_path / str(spin), service_ms=200, runtime=runtime)
+        with open_pipeline(package) as pipeline:
+            feeds = pipeline.prepare(Frame(np.zeros((24, 32, 3), np.uint8), "front", 0, 0, ""))
+            began_ns = time.thread_time_ns()
+            pipeline.engine.infer(feeds)
+            spent_ns[spin] = time.thread_time_ns() - began_ns
+    assert spent_ns[False] < 5 * MS < min(spent_ns[None], spent_ns[True])
 
 
 @pytest.mark.parametrize(
@@ -374,7 +394,7 @@ def test_an_engine_is_warmed_up_on_pictures_of_every_size_and_timed_on_the_large
             return SimpleNamespace(timings=SimpleNamespace(total_ns=10**8))
 
     Steps.lends = lends
-    spent_ns = _warmed(Steps(), ((32, 24), (16, 12)), seen)
+    spent_ns, _ = _warmed(Steps(), ((32, 24), (16, 12)), seen)
     assert spent_ns == (10**8,) * 3
     assert steps == [(12, 16)] * WARM_UP_FRAMES + [(24, 32)] * (WARM_UP_FRAMES + 3)
     assert (timed_at == {seen.memory.ctypes.data}) is lends

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -302,6 +303,25 @@ def test_a_live_camera_whose_clock_leaps_is_flagged_once_and_ages_stay_true(quic
     run_plan(plan_with(quick), LeapingClock(noisy("front", 30)), options=options)
     assert [outcome.frame.frame_id for outcome in outcomes if "clock jump" in outcome.causes] == [15]
     assert all(0 <= outcome.age_ns < 2_500 * MS for outcome in outcomes)
+
+
+def played(package: EnginePackage, *, period_ms: int, speed: float) -> tuple[Report, set[str]]:
+    """Ten frames of a camera that announces its rate, and every cause that was told of them."""
+    source = ListSource(noisy("front", 10, period_ms=period_ms))
+    source.cameras = tuple(replace(camera, rate_hz=1000 / period_ms) for camera in source.cameras)
+    causes: list[str] = []
+    options = Options(speed=speed, force=True, on_frame=lambda outcome: causes.extend(outcome.causes))
+    return run_plan(plan_with(package), source, options=options), set(causes)
+
+
+def test_a_recording_that_plays_slowly_is_no_camera_with_gaps(quick: EnginePackage) -> None:
+    report, _ = played(quick, period_ms=100, speed=0.25)
+    assert not [what for _, what in report.events if "gap" in what]
+
+
+def test_the_clock_of_a_recording_that_plays_fast_does_not_leap(quick: EnginePackage) -> None:
+    _, causes = played(quick, period_ms=200, speed=8)
+    assert "clock jump" not in causes
 
 
 class FullDisk:

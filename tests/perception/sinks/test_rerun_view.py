@@ -45,6 +45,18 @@ def test_frames_that_were_not_in_time_are_events_with_their_causes(tmp_path):
     assert column(tmp_path / "run.rrd", "/front/events", "TextLog:text") == [["LATE engine slow"], ["SKIPPED"]]
 
 
+def test_the_viewer_is_told_to_show_each_camera_once(tmp_path):
+    header = HEADER.model_copy(update={"clocks": {"/front": "the sensor's stamp", "rear": "the sensor's stamp"}})
+    sink = RerunFile(tmp_path / "run.rrd", header)
+    sink.write(outcome(0))
+    sink.close()
+    reader = pytest.importorskip("rerun.chunk").RrdReader(tmp_path / "run.rrd")
+    batches = [chunk.to_record_batch() for chunk in reader.stream(store=reader.blueprints()[0]).to_chunks()]
+    told = " ".join(str(batch.column(name)) for batch in batches for name in batch.schema.names if ":" in name)
+    assert told.count("front/image") == 1
+    assert told.count("rear/image") == 1
+
+
 def test_a_segmentation_lies_over_the_picture(tmp_path):
     sink = RerunFile(tmp_path / "run.rrd", HEADER)
     sink.write(outcome(0, segmentation(320, 180)))

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
 from perception.errors import SourceError
 from perception.sources.drive import Drive, DriveSource
+from tests.perception.builders import drive_of_cameras
 from tests.perception.sources.recordings import index_of, write_drive, write_video
 
 FRONT = [1_000_000_000 + 40_000_000 * index for index in range(20)]
@@ -163,3 +166,20 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, content):
     (tmp_path / "drive.yaml").write_text(content)
     with pytest.raises(SourceError, match=r"drive\.yaml: (line \d+, column \d+: |got )"):
         DriveSource(tmp_path)
+
+
+def decoding_threads() -> int:
+    """Threads of this process that FFmpeg named after its decoder."""
+    return sum(path.read_text().startswith("av:h264") for path in Path("/proc/self/task").glob("*/comm"))
+
+
+@pytest.mark.parametrize(("cameras", "threads"), [(1, 12), (4, 3), (13, 1)])
+def test_cameras_that_are_read_at_once_share_the_cores(tmp_path, monkeypatch, cameras, threads):
+    monkeypatch.setattr("perception.sources.video.os.sched_getaffinity", lambda _: range(13))
+    source = DriveSource(drive_of_cameras(tmp_path / "drive", cameras))
+    before = decoding_threads()
+    frames = source.camera_frames("camera_0")
+    next(frames)
+    seen = decoding_threads() - before
+    frames.close()
+    assert seen == (threads if threads > 1 else 0)
