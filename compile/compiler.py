@@ -14,18 +14,20 @@ from typing import cast
 from pydantic import JsonValue
 
 from compile.backends.onnxrt import opened
+from compile.candidate import Candidate
 from compile.contest import Contest, losses_document
 from compile.coverage import coverage_of
 from compile.decide import Decision
 from compile.explain.page import PAGE, render
 from compile.explain.report import REPORT, read_report
-from compile.job import CompileOptions, Job, open_job
+from compile.job import Job, open_job
 from compile.layers import layers_document
 from compile.manifest import build_entries
+from compile.options import CompileOptions
 from compile.parity import Parity, Subject, compare
-from compile.placement import RULES
 from compile.plans import layer_times
-from compile.recipes import Candidate, Quantizer, kept_by_pattern
+from compile.quantizer import Quantizer, kept_by_pattern
+from compile.rules import RULES
 from compile.search import search
 from compile.shipment import Fusion, Shipment, prepare_shipment
 from compile.target import Target, open_target

@@ -12,9 +12,10 @@ from compile.fuse import fuse_input
 from compile.graph import GraphView
 from compile.importer import import_model
 from compile.job import feeds_of, some_feeds_of
-from compile.placement import RULES
-from compile.recipes import Quantizer, Recipe
+from compile.quantizer import Quantizer
+from compile.recipes import Recipe
 from compile.recordings import Recordings, survey
+from compile.rules import RULES
 from perception.errors import CalibrationError, ModelError
 from perception.model_spec import ModelSpec
 from perception.package import Manifest

@@ -14,9 +14,10 @@ from compile.calibration import choose_calibration
 from compile.graph import GraphView
 from compile.importer import import_model
 from compile.job import feeds_of, some_feeds_of
-from compile.placement import RULES
-from compile.recipes import RECIPES, Quantizer
+from compile.quantizer import Quantizer
+from compile.recipes import RECIPES
 from compile.recordings import survey
+from compile.rules import RULES
 from perception.files import write_atomically
 from perception.model_spec import ModelSpec
 from scripts.tensorrt_bench.batch import write_batched

@@ -11,9 +11,10 @@ from compile.downstream import Downstream, prices
 from compile.fitting import Fitting, fit_tensors
 from compile.graph import GraphView
 from compile.observation import Watch, observe, sampled_layers
-from compile.placement import RULES, place
+from compile.placement import place
 from compile.quantize import activation_grid
 from compile.ranges import RANGE_RULES, Range
+from compile.rules import RULES
 from tests.compile.builders import imported_graph
 from tests.compile.graphs import Sketch
 

@@ -12,10 +12,12 @@ from compile.equalization import Equalizer, admits_shift, equalize, equalized_na
 from compile.fitting import Fitting, equalized_readers, fit_tensors, integer_readers, on_grid
 from compile.graph import GraphView
 from compile.observation import Watch, observe, sampled_layers
-from compile.placement import RULES, place
+from compile.placement import place
 from compile.quantize import activation_grid
+from compile.quantizer import Quantizer
 from compile.ranges import Range
-from compile.recipes import FITTED, Quantizer, Recipe
+from compile.recipes import FITTED, Recipe
+from compile.rules import RULES
 from tests.compile.builders import imported_graph, road_picture, segmenter
 from tests.compile.graphs import Sketch
 

@@ -8,11 +8,12 @@ import pytest
 from compile.backends.onnxrt import build, opened
 from compile.frontier import Frontier, levels_of
 from compile.observation import Watch, observe
-from compile.placement import RULES, place
+from compile.placement import place
 from compile.quantize import quantize
 from compile.ranges import min_max
 from compile.reconstruction import Reconstruction, _typical, reconstruct
 from compile.rounding import refitted
+from compile.rules import RULES
 from tests.compile.builders import imported_graph, segmenter
 from tests.compile.graphs import Sketch
 from tests.compile.test_equalization import feeds, two_layers
