@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from compile.downstream import prices
-from compile.equalization import Equalizer, admits_shift, folds_into
+from compile.equalization import Equalizer, admits_shift
 from compile.graph import GraphView
 from compile.observation import Observations, grouped_weight
 from compile.placement import Placement
@@ -67,7 +67,7 @@ class Fitting:
         feeds: a few of them.
         weight_bits: see `compile.quantize.weight_grid`.
         threads: CPU threads.
-        folding: equalizers that need no operator alone; see `compile.equalization.folds_into`.
+        equalizing: tensors may be equalized by operators; see `compile.equalization`.
     """
 
     graph: GraphView
@@ -76,12 +76,7 @@ class Fitting:
     feeds: Sequence[Tensors]
     weight_bits: int
     threads: int
-    folding: bool = False
-
-    def equalizes(self, tensor: str, readers: Sequence[onnx.NodeProto]) -> bool:
-        """Whether a tensor with a pair of its own may be equalized for the layers that read it."""
-        folds = not self.folding or folds_into(self.graph, tensor, [node.name for node in readers]) is not None
-        return self.placement.rules.equalizes and folds
+    equalizing: bool
 
 
 def fit_tensors(job: Fitting) -> dict[str, Fit]:
@@ -98,8 +93,7 @@ def fit_tensors(job: Fitting) -> dict[str, Fit]:
         layers = readers.get(name, ())
         tensor = _Tensor.of(job.graph, name, layers, job.seen, job.weight_bits)
         if tensor.layers and (name in own_pair or len(tensor.layers) == len(job.graph.readers[name])):
-            equalizing = name in own_pair and job.equalizes(name, layers)
-            fits[name] = _fit(tensor, signed=signed, equalizing=equalizing, shifting=not job.folding)
+            fits[name] = _fit(tensor, signed=signed, equalizing=job.equalizing and name in own_pair)
     others = [name for name in job.placement.ranged_tensors if name not in fits]
     for name, price in prices(job.graph, others, job.feeds, signed=signed, threads=job.threads):
         fits[name] = _best_range(job.seen.histograms[name], price, signed=signed)
@@ -176,11 +170,11 @@ class _Tensor:
         convolutions = all(layer.node.op_type == "Conv" for layer in self.layers)
         return convolutions and not self.unsampled and self.name in self.seen.lows
 
-    def equalizers(self, *, shifting: bool) -> Iterator[Equalizer]:
+    def equalizers(self) -> Iterator[Equalizer]:
         """What may be tried, the identity apart."""
         low, high = self.seen.lows[self.name], self.seen.highs[self.name]
         middles: list[NDArray[np.floating]] = [np.zeros_like(low)]
-        if shifting and all(admits_shift(self.graph, layer.node) for layer in self.layers):
+        if all(admits_shift(self.graph, layer.node) for layer in self.layers):
             middles.append((low + high) / 2)
         weights = self._weight_peaks()
         for middle in middles:
@@ -210,12 +204,12 @@ class _Tensor:
         return peaks_kept
 
 
-def _fit(tensor: _Tensor, *, signed: bool, equalizing: bool, shifting: bool) -> Fit:
+def _fit(tensor: _Tensor, *, signed: bool, equalizing: bool) -> Fit:
     as_it_is = _best_range(tensor.seen.histograms[tensor.name], tensor.error, signed=signed)
     if not equalizing or not tensor.can_be_equalized:
         return as_it_is
     best = as_it_is
-    for equalizer in tensor.equalizers(shifting=shifting):
+    for equalizer in tensor.equalizers():
         for interval in _equalized_ranges(tensor, equalizer):
             error = tensor.error(activation_grid(interval, signed=signed), equalizer)
             if error < WORTH_EQUALIZING * as_it_is.error and error < (best.equalized_error or np.inf):

@@ -35,12 +35,14 @@ class Observations:
         histograms: tensor → its distribution.
         lows: tensor of rank 4 → (C,) the smallest value of each channel.
         highs: the same, greatest.
+        squares: the same, mean square.
         samples: weighted node → (N, groups, K) float32, what N of its outputs are sums over; see `vectors_read`.
     """
 
     histograms: dict[str, Histogram] = field(default_factory=dict)
     lows: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     highs: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    squares: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     samples: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -84,7 +86,7 @@ def observe(watch: Watch, feeds: Callable[[], Iterable[Tensors]], *, threads: in
                 values = {**feed, **tapped.infer(feed)}
                 for name in group:
                     real = values[name].astype(np.float32, copy=False)
-                    _note(seen, watch.graph, name, real)
+                    _note(seen, watch, name, real)
                     for node in readers.get(name, ()):
                         parts.setdefault(node.name, []).append(_sampled(watch, node, real, number))
     seen.samples = {name: np.concatenate(taken) for name, taken in parts.items()}
@@ -181,12 +183,12 @@ def _outputs_first(node: onnx.NodeProto) -> bool:
     return node.op_type == "Gemm" and bool(attribute_of(node, "transB", 0))
 
 
-def _note(seen: Observations, graph: GraphView, name: str, real: NDArray[np.float32]) -> None:
+def _note(seen: Observations, watch: Watch, name: str, real: NDArray[np.float32]) -> None:
     if name in seen.histograms:
         try:
             seen.histograms[name].add(real)
         except ValueError as error:
-            maker = graph.producers.get(name)
+            maker = watch.graph.producers.get(name)
             made_by = "an input" if maker is None else f"made by {label(maker)}"
             raise ModelError(
                 f"tensor {name}, {made_by}: holds NaN or infinity on a calibration frame; the float model itself is "
@@ -196,6 +198,8 @@ def _note(seen: Observations, graph: GraphView, name: str, real: NDArray[np.floa
         low, high = real.min(axis=(0, 2, 3)), real.max(axis=(0, 2, 3))
         seen.lows[name] = np.minimum(seen.lows.get(name, low), low)
         seen.highs[name] = np.maximum(seen.highs.get(name, high), high)
+        squares = np.square(real).mean(axis=(0, 2, 3), dtype=np.float64) / watch.frames
+        seen.squares[name] = seen.squares.get(name, 0.0) + squares
 
 
 def _sampled(watch: Watch, node: onnx.NodeProto, values: NDArray[np.float32], number: int) -> NDArray[np.float32]:

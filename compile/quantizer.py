@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from compile.backends.onnxrt import build
 from compile.candidate import Candidate
-from compile.equalization import equalize, equalized_name, folds_into
+from compile.equalization import equalize, equalized_name
 from compile.fitting import Fit, Fitting, equalized_readers, fit_tensors, integer_readers
 from compile.graph import GraphView
 from compile.half import allowing_half
@@ -22,11 +22,12 @@ from compile.observation import Observations, Watch, observe, sampled_layers
 from compile.placement import Placement, place
 from compile.quantize import NOTHING_ROUNDED, IntegerWeights, quantize, with_bias_added
 from compile.ranges import RANGE_RULES, Range
-from compile.recipes import FITTED, RECIPES, Equalized, Recipe
+from compile.recipes import FITTED, RECIPES, Recipe
 from compile.reconstruction import Reconstruction, Rounding, reconstruct
 from compile.recordings import no_progress
 from compile.rules import PlacementRules, Scope
 from compile.sensitivity import LayerLoss, layer_losses
+from compile.spreading import spread
 from compile.store import Store
 from perception.engines.engine import Tensors
 from perception.errors import ModelError
@@ -69,7 +70,13 @@ class Quantizer:
     store: Store = field(default_factory=lambda: Store(None))
     _seen: Observations = field(default_factory=Observations)
     _observed: tuple[Recipe, ...] = ()
-    _fits: dict[tuple[Scope, Equalized], dict[str, Fit]] = field(default_factory=dict)
+    _spread: GraphView = field(init=False)
+    _spread_seen: Observations = field(default_factory=Observations)
+    _fits: dict[tuple[Scope, bool], dict[str, Fit]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Nothing is spread before it was observed."""
+        self._spread = self.graph
 
     def observe(self, recipes: Iterable[Recipe], advance: Callable[[], None] = no_progress) -> None:
         """Run the float network over the calibration frames and note what the recipes need.
@@ -81,14 +88,17 @@ class Quantizer:
         Raises:
             ModelError: a tensor is not finite on a real frame.
         """
-        recipes = tuple(recipes)
-        placements = {recipe.name: self._whole(recipe.scope) for recipe in recipes}
-        tensors = tuple(dict.fromkeys(name for placed in placements.values() for name in placed.ranged_tensors))
-        fitted = [placements[recipe.name].integer_nodes for recipe in recipes if recipe.range_rule == FITTED]
-        layers = sampled_layers(self.graph, dict.fromkeys(name for names in fitted for name in names))
-        watch = Watch(self.graph, tensors, layers, frames=sum(1 for _ in self.feeds()))
-        self._seen = observe(watch, self._watched_feeds(advance), threads=self.threads)
         self._observed = tuple(recipes)
+        feeds, frames = self._watched_feeds(advance), sum(1 for _ in self.feeds())
+        tensors = _ranged(map(self._whole, self._observed))
+        self._seen = observe(Watch(self.graph, tensors, (), frames), feeds, threads=self.threads)
+        fitted = [self._whole(recipe) for recipe in self._observed if recipe.range_rule == FITTED]
+        if fitted:
+            self._spread = spread(self.graph, _ranged(fitted), self._seen)
+            layers = sampled_layers(self._spread, {name for placement in fitted for name in placement.integer_nodes})
+            self._spread_seen = observe(
+                Watch(self._spread, _ranged(fitted), layers, frames), feeds, threads=self.threads
+            )
 
     def placement(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> Placement:
         """Where a recipe puts its pairs."""
@@ -171,10 +181,9 @@ class Quantizer:
         made_by = (recipe.range_rule, recipe.scope, recipe.rounding, recipe.equalizes)
         return (*self.identity, self.rules.engine_kind, self.weight_bits, self.threads, *made_by)
 
-    def _seen_for(self, recipe: Recipe) -> Observations:
+    def _see_for(self, recipe: Recipe) -> None:
         if recipe not in self._observed:
             self.observe((*self._observed, recipe))
-        return self._seen
 
     def _watched_feeds(self, advance: Callable[[], None]) -> Callable[[], Iterable[Tensors]]:
         def feeds() -> Iterable[Tensors]:
@@ -185,39 +194,38 @@ class Quantizer:
         return feeds
 
     def _prepared(self, recipe: Recipe, kept: Mapping[str, str]) -> _Prepared:
-        """The graph to quantize, with its placement and ranges: equalized where the recipe fits."""
+        """The graph to quantize, with its placement and ranges: spread and equalized where the recipe fits."""
+        self._see_for(recipe)
         placement = self.placement(recipe, kept)
         if recipe.range_rule != FITTED:
             rule = RANGE_RULES[recipe.range_rule]
-            ranges = {name: rule(self._seen_for(recipe).histograms[name]) for name in placement.ranged_tensors}
+            ranges = {name: rule(self._seen.histograms[name]) for name in placement.ranged_tensors}
             return _Prepared(self.graph, placement, ranges)
         fits = self._fitted(recipe)
-        readers = equalized_readers(fits, integer_readers(self.graph, placement))
-        if recipe.equalizes == "folded":
-            readers = {name: nodes for name, nodes in readers.items() if folds_into(self.graph, name, nodes)}
+        readers = equalized_readers(fits, integer_readers(self._spread, placement))
         equalizers = {name: fit.equalizer for name, fit in fits.items() if name in readers and fit.equalizer}
-        graph = GraphView.of(equalize(self.graph, equalizers, readers)) if equalizers else self.graph
+        graph = GraphView.of(equalize(self._spread, equalizers, readers)) if equalizers else self._spread
         placed = place(graph, self.rules, scope=recipe.scope, keep_float={**kept, **self.keep_float})
         ranges = {name: fit.range for name, fit in fits.items()}
         ranges |= {equalized_name(name): fit.equalized_range for name, fit in fits.items() if fit.equalized_range}
         return _Prepared(graph, placed, ranges)
 
-    def _whole(self, scope: Scope) -> Placement:
+    def _whole(self, recipe: Recipe) -> Placement:
         """Where pairs stand with nothing kept float: what is fitted does not depend on what is kept."""
-        return place(self.graph, self.rules, scope=scope, keep_float=NOTHING_KEPT)
+        return place(self.graph, self.rules, scope=recipe.scope, keep_float=NOTHING_KEPT)
 
     def _fitted(self, recipe: Recipe) -> dict[str, Fit]:
         key = recipe.scope, recipe.equalizes
         if key not in self._fits:
             self._fits[key] = fit_tensors(
                 Fitting(
-                    self.graph,
-                    self._whole(recipe.scope),
-                    self._seen_for(recipe),
+                    self._spread,
+                    self._whole(recipe),
+                    self._spread_seen,
                     self.some_feeds(PRICED_FRAMES),
                     self.weight_bits,
                     self.threads,
-                    folding=recipe.equalizes == "folded",
+                    equalizing=recipe.equalizes and self.rules.equalizes,
                 )
             )
         return self._fits[key]
@@ -242,12 +250,17 @@ class _Prepared:
     ranges: Mapping[str, Range]
 
 
+def _ranged(placements: Iterable[Placement]) -> tuple[str, ...]:
+    """Tensors whose range must be known, each once."""
+    return tuple(dict.fromkeys(name for placement in placements for name in placement.ranged_tensors))
+
+
 def usable_recipes(quantizer: Quantizer, engine_kind: str) -> tuple[Recipe, ...]:
     """The recipes of an engine kind that quantize anything in this network, each placement once."""
     opset = next(entry.version for entry in quantizer.graph.model.opset_import if entry.domain in ("", "ai.onnx"))
     if opset < PER_CHANNEL_OPSET:
         return ()
-    found: dict[tuple[str, Rounding | None, Equalized, tuple[str, ...]], Recipe] = {}
+    found: dict[tuple[str, Rounding | None, bool, tuple[str, ...]], Recipe] = {}
     for recipe in RECIPES[engine_kind]:
         nodes = quantizer.placement(recipe).integer_nodes
         if nodes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from compile.reconstruction import Rounding
 from compile.rules import Scope
@@ -11,8 +10,6 @@ from compile.rules import Scope
 FITTED = "fitted"
 FITTED_WORDS = "ranges fitted to the layers that read them"
 EQUALIZED_WORDS = f"{FITTED_WORDS}, channels equalized"
-
-Equalized = Literal["folded", "anywhere"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +21,8 @@ class Recipe:
         range_rule: name in `compile.ranges.RANGE_RULES`; `FITTED` for the rule that costs each tensor's readers least.
         scope: how far 8 bits reach.
         words: for people.
-        equalizes: tensors where that takes no operator (`folded`), or wherever it helps (`anywhere`), for engines that
-            have it at all.
+        equalizes: with operators too, where fitted ranges are not enough and the engine has a way to; channels that
+            can be spread without any are spread by all that fit (`compile.spreading`).
         rounding: how weights are rounded and biases corrected, layer by layer; None leaves them as they are.
     """
 
@@ -34,12 +31,12 @@ class Recipe:
     scope: Scope
     words: str
     rounding: Rounding | None = None
-    equalizes: Equalized = "anywhere"
+    equalizes: bool = True
 
 
 RECIPES: dict[str, tuple[Recipe, ...]] = {
-    # The first is what everybody tries first; it is always measured, so that its price is known. Channels are not
-    # equalized here: ONNX Runtime would make a pass over memory of every multiplication that TensorRT does on the way.
+    # The first is what everybody tries first; it is always measured, so that its price is known. No operator equalizes
+    # channels here: ONNX Runtime would make a pass over memory of each.
     "onnxrt": (
         Recipe("int8-minmax", "minmax", "weighted", "MinMax ranges, convolutions and matrix products"),
         Recipe("int8-percentile", "percentile_99.99", "weighted", "99.99 % ranges, convolutions and matrix products"),
@@ -52,8 +49,10 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
     "tensorrt": (
         Recipe("int8-minmax", "minmax", "weighted", "MinMax ranges"),
         # Equalizers that are operators cost TensorRT a kernel each: faster without, more accurate with them.
-        Recipe("int8-plain", FITTED, "weighted", f"{FITTED_WORDS}, biases corrected", "nearest", "folded"),
-        Recipe("int8-plain-gptq", FITTED, "weighted", f"{FITTED_WORDS}, weights rounded together", "gptq", "folded"),
+        Recipe("int8-plain", FITTED, "weighted", f"{FITTED_WORDS}, biases corrected", "nearest", equalizes=False),
+        Recipe(
+            "int8-plain-gptq", FITTED, "weighted", f"{FITTED_WORDS}, weights rounded together", "gptq", equalizes=False
+        ),
         Recipe("int8-fitted", FITTED, "weighted", EQUALIZED_WORDS),
         Recipe("int8-corrected", FITTED, "weighted", f"{EQUALIZED_WORDS}, biases corrected", "nearest"),
         Recipe("int8-gptq", FITTED, "weighted", f"{EQUALIZED_WORDS}, weights rounded together", "gptq"),

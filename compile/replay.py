@@ -53,7 +53,7 @@ def rebuild(model_path: Path, *, spec: ModelSpec, manifest: Manifest, calibratio
             weight_bits=made["weight_bits"],
             threads=made["threads"],
         )
-        how = made["range_rule"], made["scope"], "replayed", made.get("rounding"), made.get("equalizes", "anywhere")
+        how = made["range_rule"], made["scope"], "replayed", made["rounding"], made["equalizes"]
         recipe = Recipe(made["candidate"], *how)
         quantizer.observe([recipe])
         model = quantizer.candidate(recipe).model
