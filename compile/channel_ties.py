@@ -112,16 +112,15 @@ class ChannelTies:
             axis = int(attribute_of(node, "axis", 0))
             ends = np.cumsum([shapes[name][axis] for name in node.output])[:-1]
             return [_collapsed(part) for part in np.split(whole, ends, axis)]
-        if any(name and name not in constants for name in node.input[1:]):
+        if any(name not in constants for name in node.input[1:]):
             return None
-        starts, ends, axes, steps = (
-            constants[node.input[place]].tolist() if len(node.input) > place and node.input[place] else None
-            for place in (1, 2, 3, 4)
-        )
-        cut = [slice(None)] * whole.ndim
-        for at, axis in enumerate(axes if axes is not None else range(len(starts))):
-            cut[axis] = slice(starts[at], ends[at], steps[at] if steps is not None else None)
-        part = whole[tuple(cut)]
+        starts, stops, *more = (constants[name].tolist() for name in node.input[1:])
+        axes = more[0] if more else range(len(starts))
+        steps = more[1] if len(more) > 1 else [1] * len(starts)
+        where = [slice(None)] * whole.ndim
+        for axis, start, stop, step in zip(axes, starts, stops, steps, strict=True):
+            where[axis] = slice(start, stop, step)
+        part = whole[tuple(where)]
         return [_collapsed(part)] if part.shape == shapes[node.output[0]] else None
 
     def _tied(self, tensors: Sequence[str]) -> Ties:

@@ -133,11 +133,10 @@ def _readers(graph: GraphView, name: str, channels: NDArray[np.int64], seen: Obs
             continue
         weight = grouped_weight(node, graph.constants[node.input[1]].astype(np.float32))
         groups, _, length = weight.shape
-        read = [
-            np.repeat(each.reshape(groups, -1), length // (len(channels) // groups), axis=1)
-            for each in (channels, seen.squares[name].astype(np.float64))
-        ]
-        made.append(_Reader(weight, read[0], read[1], _widths(seen, name), channels))
+        area = length // (len(channels) // groups)
+        ties = np.repeat(channels.reshape(groups, -1), area, axis=1)
+        power = np.repeat(seen.squares[name].reshape(groups, -1), area, axis=1)
+        made.append(_Reader(weight, ties, power, _widths(seen, name), channels))
     return made
 
 
@@ -173,13 +172,10 @@ def _scale(
     taken = np.ones(1) if read is None else _looked_up(read, factors)
     if (divided == 1).all() and (taken == 1).all():
         return
-    weight = graph.constants[node.input[1]]
-    groups = int(attribute_of(node, "group", 1))
-    grouped = weight.reshape(groups, -1, *weight.shape[1:]) * taken.reshape(
-        groups if read is not None else 1, 1, -1, 1, 1
-    )
-    scaled = [grouped.reshape(weight.shape) / divided.reshape(-1, 1, 1, 1)]
-    scaled += [graph.constants[name] / divided for name in node.input[2:]]
+    weight, *biases = (graph.constants[name].astype(np.float32) for name in node.input[1:])
+    grouped = weight.reshape(int(attribute_of(node, "group", 1)) if taken.size > 1 else 1, -1, *weight.shape[1:])
+    taking = grouped * taken.reshape(grouped.shape[0], 1, -1, 1, 1)
+    scaled = [taking.reshape(weight.shape) / divided.reshape(-1, 1, 1, 1), *(bias / divided for bias in biases)]
     for place, values in enumerate(scaled, start=1):
         name = f"{node.name}::spread_{place}"
         model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
