@@ -126,7 +126,7 @@ class _Layer:
     @classmethod
     def of(cls, node: onnx.NodeProto, weight: NDArray[np.float32], vectors: NDArray[np.float32]) -> _Layer:
         grouped = grouped_weight(node, weight)
-        return cls(node, grouped, vectors, np.maximum(_outputs(vectors, grouped).var(axis=0), SMALLEST_SCALE))
+        return cls(node, grouped, vectors, np.maximum(outputs_of(vectors, grouped).var(axis=0), SMALLEST_SCALE))
 
     @property
     def is_depthwise(self) -> bool:
@@ -253,7 +253,7 @@ def _lost(layer: _Layer, grid: Grid, equalizer: Equalizer | None, weight_bits: i
         weight = weight * width[:, None, :]
     rounded = on_grid(vectors, grid)
     step = np.maximum(np.abs(weight).max(axis=2, keepdims=True) / (2 ** (weight_bits - 1) - 1), SMALLEST_SCALE)
-    error = _outputs(vectors - rounded, weight) + _outputs(rounded, weight - np.rint(weight / step) * step)
+    error = outputs_of(vectors - rounded, weight) + outputs_of(rounded, weight - np.rint(weight / step) * step)
     return float(np.minimum(error.var(axis=0) / layer.power, 1.0).mean())
 
 
@@ -266,7 +266,7 @@ def on_grid(values: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
     return kept
 
 
-def _outputs(vectors: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+def outputs_of(vectors: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N, G, K) by (G, O, K) → (N, G, O)."""
     outputs: NDArray[np.float32] = np.matmul(vectors.swapaxes(0, 1), weight.swapaxes(1, 2)).swapaxes(0, 1)
     return outputs

@@ -10,6 +10,8 @@ from compile.rules import Scope
 FITTED = "fitted"
 FITTED_WORDS = "ranges fitted to the layers that read them"
 EQUALIZED_WORDS = f"{FITTED_WORDS}, channels equalized"
+ROUNDED_WORDS = "each layer rounded and corrected as loses least"
+CHOSEN_WORDS = f"{FITTED_WORDS}, {ROUNDED_WORDS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +46,15 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
         Recipe("int8-percentile-chains", "percentile_99.99", "chains", "99.99 % ranges, whole chains of operators"),
         Recipe("int8-corrected", FITTED, "weighted", f"{FITTED_WORDS}, biases corrected", "nearest"),
         Recipe("int8-corrected-chains", FITTED, "chains", f"{FITTED_WORDS}, biases corrected, whole chains", "nearest"),
-        Recipe("int8-gptq-chains", FITTED, "chains", f"{FITTED_WORDS}, weights rounded together, whole chains", "gptq"),
+        Recipe("int8-chosen-chains", FITTED, "chains", f"{CHOSEN_WORDS}, whole chains", "chosen"),
     ),
     "tensorrt": (
         Recipe("int8-minmax", "minmax", "weighted", "MinMax ranges"),
         # Equalizers that are operators cost TensorRT a kernel each: faster without, more accurate with them.
         Recipe("int8-plain", FITTED, "weighted", f"{FITTED_WORDS}, biases corrected", "nearest", equalizes=False),
-        Recipe(
-            "int8-plain-gptq", FITTED, "weighted", f"{FITTED_WORDS}, weights rounded together", "gptq", equalizes=False
-        ),
+        Recipe("int8-plain-chosen", FITTED, "weighted", CHOSEN_WORDS, "chosen", equalizes=False),
         Recipe("int8-fitted", FITTED, "weighted", EQUALIZED_WORDS),
         Recipe("int8-corrected", FITTED, "weighted", f"{EQUALIZED_WORDS}, biases corrected", "nearest"),
-        Recipe("int8-gptq", FITTED, "weighted", f"{EQUALIZED_WORDS}, weights rounded together", "gptq"),
+        Recipe("int8-chosen", FITTED, "weighted", f"{EQUALIZED_WORDS}, {ROUNDED_WORDS}", "chosen"),
     ),
 }

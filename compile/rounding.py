@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from compile.quantize import SMALLEST_SCALE
 
 DAMPING = 0.01
-HOLD = 1.0
+HOLDS = (10.0, 1.0)
 """How firmly weights are held where they are when they are refitted, as a share of the mean power of what they read:
 they follow what integer layers give on the road, not what they gave on these samples."""
 SHRUNK = np.linspace(0.7, 1.0, 16)
 """Widths of a weight grid that are tried, as shares of the widest weight."""
 
 
-def refitted(weight: NDArray[np.float32], real: NDArray[np.float32], ours: NDArray[np.float32]) -> NDArray[np.float32]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Rounded:
+    """Weights of one layer: codes (G, O, K), scales (G, O), and how they were made."""
+
+    codes: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    how: str
+
+
+def rounded_in_ways(
+    weight: NDArray[np.float32], real: NDArray[np.float32], ours: NDArray[np.float32], bits: int
+) -> Iterator[Rounded]:
+    """Each to the nearest, all together, and refitted before that; for the arguments see `refitted`."""
+    peaks = np.abs(weight).max(axis=2)
+    limit = 2 ** (bits - 1) - 1
+    scale = np.where(peaks > 0, np.maximum(peaks / limit, SMALLEST_SCALE), 1.0).astype(np.float32)
+    yield Rounded(np.clip(np.rint(weight / scale[:, :, None]), -limit, limit), scale, "weights rounded to nearest")
+    yield Rounded(*rounded_together(weight, ours, bits), "weights rounded together")
+    for hold in HOLDS:
+        moved = refitted(weight, real, ours, hold=hold)
+        yield Rounded(*rounded_together(moved, ours, bits), f"weights refitted, held {hold:g}, and rounded together")
+
+
+def refitted(
+    weight: NDArray[np.float32], real: NDArray[np.float32], ours: NDArray[np.float32], *, hold: float
+) -> NDArray[np.float32]:
     """Weights that make of what integer layers give what the float weights make of what float layers give.
 
     Ridge regression towards the float weights, means apart: the bias takes those. What the layers before lose, by
@@ -25,9 +53,10 @@ def refitted(weight: NDArray[np.float32], real: NDArray[np.float32], ours: NDArr
         weight: (G, O, K) of the float layer.
         real: (N, G, K) what the float layer reads.
         ours: (N, G, K) what the integer layer reads at the same places.
+        hold: see `HOLDS`.
     """
     moments, crossed = _moments(ours, ours), _moments(real - ours, ours)
-    held = moments + _diagonal(moments, HOLD)
+    held = moments + _diagonal(moments, hold)
     moved: NDArray[np.float32] = (weight + weight.astype(np.float64) @ crossed @ np.linalg.inv(held)).astype(np.float32)
     return moved
 

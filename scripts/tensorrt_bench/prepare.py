@@ -25,7 +25,7 @@ from scripts.tensorrt_bench.batch import write_batched
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 CALIBRATION = (DATA / "clips" / "driveai_120", DATA / "clips" / "udacity_solidWhiteRight.mp4")
-RECIPE_OF = {"int8": "int8-plain-gptq", "int8-equalized": "int8-gptq", "int8-minmax": "int8-minmax"}
+RECIPE_OF = {"int8": "int8-plain-chosen", "int8-equalized": "int8-chosen", "int8-minmax": "int8-minmax"}
 CLIPS = ("udacity_solidWhiteRight.mp4", "udacity_vehicle_test_video.mp4")
 
 

@@ -113,7 +113,7 @@ def test_a_fitted_network_is_nearer_to_float_than_minmax(tmp_path, sketch):
         Recipe("minmax", "minmax", "weighted", ""),
         Recipe("fitted", FITTED, "weighted", ""),
         Recipe("corrected", FITTED, "weighted", "", "nearest"),
-        Recipe("gptq", FITTED, "weighted", "", "gptq"),
+        Recipe("chosen", FITTED, "weighted", "", "gptq"),
     ]
     quantizer.observe(recipes)
     truth = answers(graph.model)

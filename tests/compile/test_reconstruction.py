@@ -11,7 +11,7 @@ from compile.observation import Watch, observe
 from compile.placement import place
 from compile.quantize import quantize
 from compile.ranges import min_max
-from compile.reconstruction import Reconstruction, _typical, reconstruct
+from compile.reconstruction import Reconstruction, reconstruct, typical
 from compile.rounding import refitted
 from compile.rules import RULES
 from tests.compile.builders import imported_graph, segmenter
@@ -62,7 +62,7 @@ def test_layers_of_one_level_do_not_depend_on_each_other():
 
 
 @pytest.mark.parametrize("kind", ["tensorrt", "onnxrt"])
-@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+@pytest.mark.parametrize("rounding", ["nearest", "chosen"])
 def test_corrected_layers_have_little_mean_error_left(tmp_path, kind, rounding):
     graph, placement, ranges = prepared(tmp_path, kind, two_layers())
     weights = reconstruct(Reconstruction(graph, placement, ranges, rounding, 8, 1), feeds())
@@ -93,25 +93,27 @@ def read_by_two_groups(lost: float):
 def test_weights_are_refitted_to_what_the_layers_before_lose():
     weight, real, ours = read_by_two_groups(0.25)
     wanted = np.einsum("ngk,gok->ngo", real, weight)
-    errors = [wanted - np.einsum("ngk,gok->ngo", ours, each) for each in (weight, refitted(weight, real, ours))]
+    errors = [wanted - np.einsum("ngk,gok->ngo", ours, each) for each in (weight, refitted(weight, real, ours, hold=1.0))]
     assert np.abs(errors[1]).mean() < 0.6 * np.abs(errors[0]).mean()
 
 
 def test_weights_behind_layers_that_lose_nothing_stay():
     weight, real, ours = read_by_two_groups(0.0)
-    np.testing.assert_array_equal(refitted(weight, real, ours), weight)
+    np.testing.assert_array_equal(refitted(weight, real, ours, hold=1.0), weight)
 
 
-def test_a_few_clipped_features_do_not_move_the_correction():
-    errors = np.full((1, 2, 20, 20), 0.5, np.float32)
-    errors[0, 1, 0, :4] = 100.0
-    np.testing.assert_allclose(_typical([errors], 1), [0.5, 0.5])
+def test_a_few_clipped_features_do_not_move_a_trimmed_correction():
+    errors = np.full((2, 400), 0.5, np.float32)
+    errors[1, :4] = 100.0
+    weights = np.ones_like(errors)
+    np.testing.assert_allclose(typical(errors, weights, 0.05), [0.5, 0.5])
+    assert typical(errors, weights, 0.0)[1] > 1.0
 
 
 def test_weights_rounded_together_lose_less_at_the_output(tmp_path):
     graph, placement, ranges = prepared(tmp_path, "tensorrt", two_layers())
     losses = []
-    for rounding in ("nearest", "gptq"):
+    for rounding in ("nearest", "chosen"):
         job = Reconstruction(graph, placement, ranges, rounding, 4, 1)
         model = quantize(graph, placement, ranges, weights=reconstruct(job, feeds()), weight_bits=4)
         with opened(build(graph.model), threads=1) as truth, opened(build(model), threads=1, integers=False) as ours:
@@ -121,7 +123,7 @@ def test_weights_rounded_together_lose_less_at_the_output(tmp_path):
 
 def test_the_same_frames_give_the_same_weights(tmp_path):
     graph, placement, ranges = prepared(tmp_path, "tensorrt", segmenter())
-    job = Reconstruction(graph, placement, ranges, "gptq", 8, 1)
+    job = Reconstruction(graph, placement, ranges, "chosen", 8, 1)
     first, second = reconstruct(job, feeds()), reconstruct(job, feeds())
     assert all(np.array_equal(first[name].codes, second[name].codes) for name in first)
     assert all(np.array_equal(first[name].bias, second[name].bias) for name in first)
