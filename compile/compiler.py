@@ -216,7 +216,11 @@ def _layers(contest: Contest, candidate: Candidate) -> list[JsonValue]:
         [node for node in quantizer.graph.nodes if node.op_type in quantizer.rules.weighted_ops],
         integer_nodes=candidate.integer_nodes,
         why_float=why_float,
-        recipe="" if candidate.recipe is None else candidate.recipe.words,
+        recipes={
+            node.name: node.doc_string or candidate.recipe.words
+            for node in candidate.model.graph.node
+            if candidate.recipe is not None
+        },
         figures=figures,
     )
 
