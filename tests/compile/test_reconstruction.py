@@ -14,7 +14,7 @@ from compile.placement import place
 from compile.quantize import quantize
 from compile.ranges import min_max
 from compile.reconstruction import JUDGING, Reconstruction, _Reconstructor, reconstruct, typical
-from compile.rounding import refitted
+from compile.rounding import moments_of, refitted
 from compile.rules import RULES
 from compile.slopes import LEAST_PASSED, slopes
 from tests.compile.builders import imported_graph, segmenter
@@ -95,16 +95,16 @@ def read_by_two_groups(lost: float):
 
 def test_weights_are_refitted_to_what_the_layers_before_lose():
     weight, real, ours = read_by_two_groups(0.25)
+    read = moments_of(ours, ours), moments_of(real - ours, ours)
     wanted = np.einsum("ngk,gok->ngo", real, weight)
-    errors = [
-        wanted - np.einsum("ngk,gok->ngo", ours, each) for each in (weight, refitted(weight, real, ours, hold=1.0))
-    ]
+    errors = [wanted - np.einsum("ngk,gok->ngo", ours, each) for each in (weight, refitted(weight, *read, hold=1.0))]
     assert np.abs(errors[1]).mean() < 0.6 * np.abs(errors[0]).mean()
 
 
 def test_weights_behind_layers_that_lose_nothing_stay():
     weight, real, ours = read_by_two_groups(0.0)
-    np.testing.assert_array_equal(refitted(weight, real, ours, hold=1.0), weight)
+    read = moments_of(ours, ours), moments_of(real - ours, ours)
+    np.testing.assert_array_equal(refitted(weight, *read, hold=1.0), weight)
 
 
 def test_a_few_clipped_features_do_not_move_a_trimmed_correction():
