@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import onnx
@@ -69,7 +69,6 @@ class Quantizer:
     identity: Sequence[str] = ()
     store: Store = field(default_factory=lambda: Store(None))
     _seen: Observations = field(default_factory=Observations)
-    _observed: tuple[Recipe, ...] = ()
     _spread: GraphView = field(init=False)
     _spread_seen: Observations = field(default_factory=Observations)
     _fits: dict[tuple[Scope, bool], dict[str, Fit]] = field(default_factory=dict)
@@ -79,7 +78,9 @@ class Quantizer:
         self._spread = self.graph
 
     def observe(self, recipes: Iterable[Recipe], advance: Callable[[], None] = no_progress) -> None:
-        """Run the float network over the calibration frames and note what the recipes need.
+        """Run the float network over the calibration frames and note what recipes need, unless that is known already.
+
+        What is noted does not depend on which recipes ask: one alone is later made to the same bytes.
 
         Args:
             recipes: those that candidates will be made of.
@@ -88,17 +89,19 @@ class Quantizer:
         Raises:
             ModelError: a tensor is not finite on a real frame.
         """
-        self._observed = tuple(recipes)
+        fitting = any(recipe.range_rule == FITTED for recipe in recipes) and not self._spread_seen.histograms
+        if self._seen.histograms and not fitting:
+            return
+        placements = [self._whole(scope) for scope in get_args(Scope)]
+        tensors = tuple(dict.fromkeys(name for placement in placements for name in placement.ranged_tensors))
         feeds, frames = self._watched_feeds(advance), sum(1 for _ in self.feeds())
-        tensors = _ranged(map(self._whole, self._observed))
-        self._seen = observe(Watch(self.graph, tensors, (), frames), feeds, threads=self.threads)
-        fitted = [self._whole(recipe) for recipe in self._observed if recipe.range_rule == FITTED]
-        if fitted:
-            self._spread = spread(self.graph, _ranged(fitted), self._seen)
-            layers = sampled_layers(self._spread, {name for placement in fitted for name in placement.integer_nodes})
-            self._spread_seen = observe(
-                Watch(self._spread, _ranged(fitted), layers, frames), feeds, threads=self.threads
-            )
+        if not self._seen.histograms:
+            self._seen = observe(Watch(self.graph, tensors, (), frames), feeds, threads=self.threads)
+        if fitting:
+            self._spread = spread(self.graph, tensors, self._seen)
+            layers = dict.fromkeys(name for placement in placements for name in placement.integer_nodes)
+            watch = Watch(self._spread, tensors, sampled_layers(self._spread, layers), frames)
+            self._spread_seen = observe(watch, feeds, threads=self.threads)
 
     def placement(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> Placement:
         """Where a recipe puts its pairs."""
@@ -181,10 +184,6 @@ class Quantizer:
         made_by = (recipe.range_rule, recipe.scope, recipe.rounding, recipe.equalizes)
         return (*self.identity, self.rules.engine_kind, self.weight_bits, self.threads, *made_by)
 
-    def _see_for(self, recipe: Recipe) -> None:
-        if recipe not in self._observed:
-            self.observe((*self._observed, recipe))
-
     def _watched_feeds(self, advance: Callable[[], None]) -> Callable[[], Iterable[Tensors]]:
         def feeds() -> Iterable[Tensors]:
             for feed in self.feeds():
@@ -195,7 +194,7 @@ class Quantizer:
 
     def _prepared(self, recipe: Recipe, kept: Mapping[str, str]) -> _Prepared:
         """The graph to quantize, with its placement and ranges: spread and equalized where the recipe fits."""
-        self._see_for(recipe)
+        self.observe([recipe])
         placement = self.placement(recipe, kept)
         if recipe.range_rule != FITTED:
             rule = RANGE_RULES[recipe.range_rule]
@@ -210,9 +209,9 @@ class Quantizer:
         ranges |= {equalized_name(name): fit.equalized_range for name, fit in fits.items() if fit.equalized_range}
         return _Prepared(graph, placed, ranges)
 
-    def _whole(self, recipe: Recipe) -> Placement:
+    def _whole(self, scope: Scope) -> Placement:
         """Where pairs stand with nothing kept float: what is fitted does not depend on what is kept."""
-        return place(self.graph, self.rules, scope=recipe.scope, keep_float=NOTHING_KEPT)
+        return place(self.graph, self.rules, scope=scope, keep_float=NOTHING_KEPT)
 
     def _fitted(self, recipe: Recipe) -> dict[str, Fit]:
         key = recipe.scope, recipe.equalizes
@@ -220,7 +219,7 @@ class Quantizer:
             self._fits[key] = fit_tensors(
                 Fitting(
                     self._spread,
-                    self._whole(recipe),
+                    self._whole(recipe.scope),
                     self._spread_seen,
                     self.some_feeds(PRICED_FRAMES),
                     self.weight_bits,
@@ -248,11 +247,6 @@ class _Prepared:
     graph: GraphView
     placement: Placement
     ranges: Mapping[str, Range]
-
-
-def _ranged(placements: Iterable[Placement]) -> tuple[str, ...]:
-    """Tensors whose range must be known, each once."""
-    return tuple(dict.fromkeys(name for placement in placements for name in placement.ranged_tensors))
 
 
 def usable_recipes(quantizer: Quantizer, engine_kind: str) -> tuple[Recipe, ...]:

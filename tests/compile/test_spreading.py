@@ -11,7 +11,9 @@ from compile.graph import GraphView
 from compile.observation import Watch, observe
 from compile.placement import place
 from compile.quantize import quantize
+from compile.quantizer import Quantizer
 from compile.ranges import min_max
+from compile.recipes import RECIPES
 from compile.rules import RULES
 from compile.spreading import spread
 from tests.compile.builders import imported_graph
@@ -167,3 +169,17 @@ def test_a_layer_whose_weights_another_one_reads_too_leaves_those_alone(tmp_path
     assert even is not graph
     for got, wanted in zip(answers(even.model, optimise=False), answers(graph.model, optimise=False), strict=True):
         np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("onnxrt", "int8-corrected"), ("tensorrt", "int8-plain-chosen")])
+def test_a_recipe_alone_makes_the_bytes_that_it_made_among_others(tmp_path, kind, name):
+    """As a replay does: it observes for one recipe what the search observed for all."""
+    graph = imported_graph(between(depthwise), tmp_path)
+    recipe = next(recipe for recipe in RECIPES[kind] if recipe.name == name)
+    made = []
+    for observed in (RECIPES[kind], (recipe,)):
+        quantizer = Quantizer(graph, RULES[kind], feeds, lambda count: feeds(count), {}, weight_bits=8, threads=1)
+        quantizer.observe(observed)
+        made.append(quantizer.candidate(recipe))
+    assert made[0].content == made[1].content
+    assert any(node.doc_string for node in made[0].model.graph.node)
