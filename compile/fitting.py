@@ -115,7 +115,7 @@ def integer_readers(graph: GraphView, placement: Placement) -> dict[str, tuple[o
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Layer:
+class Layer:
     """One reader: its weights (G, O, K) and what it reads (N, G, K), with the output's power to compare errors with."""
 
     node: onnx.NodeProto
@@ -124,12 +124,14 @@ class _Layer:
     power: NDArray[np.float32]
 
     @classmethod
-    def of(cls, node: onnx.NodeProto, weight: NDArray[np.float32], vectors: NDArray[np.float32]) -> _Layer:
+    def of(cls, node: onnx.NodeProto, weight: NDArray[np.float32], vectors: NDArray[np.float32]) -> Layer:
+        """From weights as the node has them."""
         grouped = grouped_weight(node, weight)
         return cls(node, grouped, vectors, np.maximum(outputs_of(vectors, grouped).var(axis=0), SMALLEST_SCALE))
 
     @property
     def is_depthwise(self) -> bool:
+        """Whether channels have groups, and so scales of weights, of their own."""
         return bool(self.weight.shape[0] > 1)
 
     def spread(self, by_channel: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -146,7 +148,7 @@ class _Tensor:
     name: str
     graph: GraphView
     seen: Observations
-    layers: tuple[_Layer, ...]
+    layers: tuple[Layer, ...]
     weight_bits: int
     unsampled: bool
 
@@ -156,14 +158,14 @@ class _Tensor:
     ) -> _Tensor:
         sampled = [node for node in readers if node.name in seen.samples]
         layers = tuple(
-            _Layer.of(node, graph.constants[node.input[1]].astype(np.float32), seen.samples[node.name])
+            Layer.of(node, graph.constants[node.input[1]].astype(np.float32), seen.samples[node.name])
             for node in sampled
         )
         return cls(name, graph, seen, layers, weight_bits, len(sampled) < len(readers))
 
     def error(self, grid: Grid, equalizer: Equalizer | None = None) -> float:
         """Share of the variance its readers lose, each output channel capped at 1, mean over readers."""
-        return float(np.mean([_lost(layer, grid, equalizer, self.weight_bits) for layer in self.layers]))
+        return float(np.mean([lost(layer, grid, equalizer, self.weight_bits) for layer in self.layers]))
 
     @property
     def can_be_equalized(self) -> bool:
@@ -242,7 +244,7 @@ def _equalized_ranges(tensor: _Tensor, equalizer: Equalizer) -> Iterator[Range]:
         yield Range(min(float(low) * share, 0.0), max(float(high) * share, 0.0))
 
 
-def _lost(layer: _Layer, grid: Grid, equalizer: Equalizer | None, weight_bits: int) -> float:
+def lost(layer: Layer, grid: Grid, equalizer: Equalizer | None, weight_bits: int) -> float:
     """Share of variance lost at a layer's output by rounding what it reads and its weights; a mean error is no loss,
     since the bias takes it back (`compile.reconstruction`).
     """

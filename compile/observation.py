@@ -35,14 +35,12 @@ class Observations:
         histograms: tensor → its distribution.
         lows: tensor of rank 4 → (C,) the smallest value of each channel.
         highs: the same, greatest.
-        squares: the same, mean square.
         samples: weighted node → (N, groups, K) float32, what N of its outputs are sums over; see `vectors_read`.
     """
 
     histograms: dict[str, Histogram] = field(default_factory=dict)
     lows: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     highs: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    squares: dict[str, NDArray[np.float64]] = field(default_factory=dict)
     samples: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
@@ -198,8 +196,6 @@ def _note(seen: Observations, watch: Watch, name: str, real: NDArray[np.float32]
         low, high = real.min(axis=(0, 2, 3)), real.max(axis=(0, 2, 3))
         seen.lows[name] = np.minimum(seen.lows.get(name, low), low)
         seen.highs[name] = np.maximum(seen.highs.get(name, high), high)
-        squares = np.square(real).mean(axis=(0, 2, 3), dtype=np.float64) / watch.frames
-        seen.squares[name] = seen.squares.get(name, 0.0) + squares
 
 
 def _sampled(watch: Watch, node: onnx.NodeProto, values: NDArray[np.float32], number: int) -> NDArray[np.float32]:

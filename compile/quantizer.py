@@ -71,6 +71,7 @@ class Quantizer:
     _seen: Observations = field(default_factory=Observations)
     _spread: GraphView = field(init=False)
     _spread_seen: Observations = field(default_factory=Observations)
+    _is_spread: bool = False
     _fits: dict[tuple[Scope, bool], dict[str, Fit]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -89,19 +90,22 @@ class Quantizer:
         Raises:
             ModelError: a tensor is not finite on a real frame.
         """
-        fitting = any(recipe.range_rule == FITTED for recipe in recipes) and not self._spread_seen.histograms
+        fitting = any(recipe.range_rule == FITTED for recipe in recipes) and not self._is_spread
         if self._seen.histograms and not fitting:
             return
         placements = [self._whole(scope) for scope in get_args(Scope)]
         tensors = tuple(dict.fromkeys(name for placement in placements for name in placement.ranged_tensors))
+        layers = dict.fromkeys(name for placement in placements for name in placement.integer_nodes)
         feeds, frames = self._watched_feeds(advance), sum(1 for _ in self.feeds())
         if not self._seen.histograms:
-            self._seen = observe(Watch(self.graph, tensors, (), frames), feeds, threads=self.threads)
+            watch = Watch(self.graph, tensors, sampled_layers(self.graph, layers), frames)
+            self._seen = self._spread_seen = observe(watch, feeds, threads=self.threads)
         if fitting:
-            self._spread = spread(self.graph, tensors, self._seen)
-            layers = dict.fromkeys(name for placement in placements for name in placement.integer_nodes)
-            watch = Watch(self._spread, tensors, sampled_layers(self._spread, layers), frames)
-            self._spread_seen = observe(watch, feeds, threads=self.threads)
+            self._spread = spread(self.graph, tensors, self._seen, signed=self.rules.signed)
+            if self._spread is not self.graph:
+                watch = Watch(self._spread, tensors, sampled_layers(self._spread, layers), frames)
+                self._spread_seen = observe(watch, feeds, threads=self.threads)
+            self._is_spread = True
 
     def placement(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> Placement:
         """Where a recipe puts its pairs."""

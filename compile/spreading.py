@@ -4,7 +4,7 @@ A grid has one scale for a whole tensor: a channel that runs to 164 leaves its n
 codes. So the layer that makes a wide channel makes it smaller, and all that read it take that back in their weights,
 wherever the operators between let a factor pass (`compile.channel_ties`). It costs no operator, in any engine.
 
-How far the channels of a tensor are brought together is weighed: what their grid gains, the weights' grids lose.
+How far the channels of a tensor are brought together is weighed on samples: what their grid gains, the weights' lose.
 
 Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", and Xiao et al.
 2023, "SmoothQuant", for the exponent; here through whole stages of a network, and exact.
@@ -21,14 +21,20 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from compile.channel_ties import HELD, ChannelTies, scalable
+from compile.equalization import Equalizer
+from compile.fitting import CLIPPED, Layer, lost
 from compile.graph import GraphView
-from compile.observation import Observations, grouped_weight
+from compile.observation import Observations
 from compile.onnx_graph import attribute_of, tensors_read
+from compile.quantize import activation_grid
+from compile.ranges import Range
 
 EXPONENTS = (0.25, 0.5, 0.75, 1.0)
 """How much of a channel's width is taken out of the activations; the rest stays for the weights to bear."""
 NARROWEST = 2.0**-10
 """A channel counts as at least this share of the widest one, so that an almost silent channel is not blown up."""
+WEIGHED = 512
+"""Samples of what a layer reads that weigh."""
 WORTH_SPREADING = 0.95
 """Spreading must leave less than this share of the noise."""
 
@@ -38,42 +44,34 @@ class _Reader:
     """A layer that reads a tensor with a pair.
 
     Attributes:
-        weight: (G, O, K).
-        ties: (G, K) of what it reads.
-        power: (G, K) mean square of what it reads.
-        widths: (C,) of the tensor's channels.
-        channels: (C,) their ties.
+        layer: its weights, and samples of what it reads.
+        channels: (C,) ties of the tensor's channels.
+        low: (C,) the smallest value of each.
+        high: (C,) the greatest.
     """
 
-    weight: NDArray[np.float32]
-    ties: NDArray[np.int64]
-    power: NDArray[np.float64]
-    widths: NDArray[np.float64]
+    layer: Layer
     channels: NDArray[np.int64]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
 
-    def noise(self, factors: Mapping[int, float]) -> float:
-        """Share of its output's power that 8 bits make noise of, each output capped at 1; an estimate in closed form.
-
-        Roundings are taken for independent of each other and of the values, so that their powers add up.
-        """
-        factor = _looked_up(self.ties, factors)
-        step = (self.widths / _looked_up(self.channels, factors)).max() / 255
-        widened = self.weight.astype(np.float64) * factor[:, None, :]
-        from_inputs = step**2 * (widened**2).sum(axis=2)
-        weight_step = np.abs(widened).max(axis=2) / 127
-        from_weights = weight_step**2 * (self.power / factor**2).sum(axis=1)[:, None]
-        signal = (self.weight.astype(np.float64) ** 2 * self.power[:, None, :]).sum(axis=2)
-        share = (from_inputs + from_weights) / 12 / np.maximum(signal, np.finfo(np.float64).tiny)
-        return float(np.minimum(share, 1.0).mean())
+    def noise(self, factors: Mapping[int, float], *, signed: bool) -> float:
+        """Share of its output's variance that 8 bits lose on the best of a few grids, the widest first."""
+        factor = _looked_up(self.channels, factors).astype(np.float32)
+        low, high = min(float((self.low / factor).min()), 0.0), max(float((self.high / factor).max()), 0.0)
+        equalizer = Equalizer(np.zeros_like(factor), factor)
+        grids = [activation_grid(Range(low * share, high * share), signed=signed) for share in CLIPPED]
+        return min(lost(self.layer, grid, equalizer, 8) for grid in grids)
 
 
-def spread(graph: GraphView, tensors: Sequence[str], seen: Observations) -> GraphView:
+def spread(graph: GraphView, tensors: Sequence[str], seen: Observations, *, signed: bool) -> GraphView:
     """The same network, its channels scaled where that leaves less noise in 8 bits; the graph itself where nowhere.
 
     Args:
         graph: the float network.
         tensors: those with a pair.
-        seen: extremes and mean squares of their channels.
+        seen: extremes of their channels, and samples of what layers read.
+        signed: whether activations are int8, else uint8.
     """
     ties = ChannelTies.found_in(graph)
     tied = {
@@ -83,7 +81,8 @@ def spread(graph: GraphView, tensors: Sequence[str], seen: Observations) -> Grap
     }
     factors: dict[int, float] = {}
     for group in _groups(tied):
-        factors |= _factors(graph, {name: tied[name] for name in group}, seen)
+        readers = [reader for name in group for reader in _readers(graph, name, tied[name], seen)]
+        factors |= _factors(readers, signed=signed)
     return GraphView.of(_scaled(graph, ties, factors)) if factors else graph
 
 
@@ -99,20 +98,28 @@ def _groups(tied: Mapping[str, NDArray[np.int64]]) -> list[list[str]]:
     return [names for _, names in groups]
 
 
-def _factors(graph: GraphView, tied: Mapping[str, NDArray[np.int64]], seen: Observations) -> dict[int, float]:
+def _factors(readers: Sequence[_Reader], *, signed: bool) -> dict[int, float]:
     """Tie → what its channels are divided by, where that pays."""
-    readers = [reader for name, channels in tied.items() for reader in _readers(graph, name, channels, seen)]
-    before = sum(reader.noise({}) for reader in readers)
-    widths = _shares([(channels, _widths(seen, name)) for name, channels in tied.items()])
-    weights = _shares([(r.ties.ravel(), np.abs(r.weight).max(axis=1).ravel()) for r in readers if len(r.weight) == 1])
-    best, least = {}, WORTH_SPREADING * before
+    before = sum(reader.noise({}, signed=signed) for reader in readers)
+    widths = _shares([(reader.channels, np.maximum(reader.high, -reader.low)) for reader in readers])
+    dense = [reader for reader in readers if not reader.layer.is_depthwise]
+    weights = _shares([(reader.channels, _weight_peaks(reader)) for reader in dense])
+    best: dict[int, float] = {}
+    least = WORTH_SPREADING * before
     for exponent in EXPONENTS:
         logs = {tie: exponent * width - (1 - exponent) * weights.get(tie, 0.0) for tie, width in widths.items()}
         middle = float(np.median(list(logs.values())))
         tried = {tie: float(2.0 ** round(log - middle)) for tie, log in logs.items()}
-        if (noise := sum(reader.noise(tried) for reader in readers)) < least:
+        if (noise := sum(reader.noise(tried, signed=signed) for reader in readers)) < least:
             best, least = tried, noise
     return {tie: factor for tie, factor in best.items() if factor != 1.0}
+
+
+def _weight_peaks(reader: _Reader) -> NDArray[np.float32]:
+    """(C,): the greatest weight each channel meets."""
+    weight = reader.layer.weight[0]
+    peaks: NDArray[np.float32] = np.abs(weight).reshape(len(weight), len(reader.channels), -1).max(axis=(0, 2))
+    return peaks
 
 
 def _shares(found: Sequence[tuple[NDArray[np.int64], NDArray[np.floating]]]) -> dict[int, float]:
@@ -129,20 +136,13 @@ def _shares(found: Sequence[tuple[NDArray[np.int64], NDArray[np.floating]]]) -> 
 def _readers(graph: GraphView, name: str, channels: NDArray[np.int64], seen: Observations) -> list[_Reader]:
     made = []
     for node in graph.readers.get(name, ()):
-        if not scalable(graph, node) or node.input[0] != name:
-            continue
-        weight = grouped_weight(node, graph.constants[node.input[1]].astype(np.float32))
-        groups, _, length = weight.shape
-        area = length // (len(channels) // groups)
-        ties = np.repeat(channels.reshape(groups, -1), area, axis=1)
-        power = np.repeat(seen.squares[name].reshape(groups, -1), area, axis=1)
-        made.append(_Reader(weight, ties, power, _widths(seen, name), channels))
+        if scalable(graph, node) and node.name in seen.samples:
+            samples = seen.samples[node.name]
+            layer = Layer.of(
+                node, graph.constants[node.input[1]].astype(np.float32), samples[:: len(samples) // WEIGHED | 1]
+            )
+            made.append(_Reader(layer, channels, seen.lows[name], seen.highs[name]))
     return made
-
-
-def _widths(seen: Observations, name: str) -> NDArray[np.float64]:
-    """(C,): how far each channel reaches from zero."""
-    return np.maximum(seen.highs[name], -seen.lows[name]).astype(np.float64)
 
 
 def _looked_up(ties: NDArray[np.int64], factors: Mapping[int, float]) -> NDArray[np.float64]:
