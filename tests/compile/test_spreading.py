@@ -178,10 +178,12 @@ def test_a_recipe_alone_makes_the_bytes_that_it_made_among_others(tmp_path, kind
     """As a replay does: it observes for one recipe what the search observed for all."""
     graph = imported_graph(between(shuffled), tmp_path)
     recipe = next(recipe for recipe in RECIPES[kind] if recipe.name == name)
-    made = []
+    made, seen = [], []
     for observed in (RECIPES[kind], (recipe,)):
         quantizer = Quantizer(graph, RULES[kind], feeds, lambda count: feeds(count), {}, weight_bits=8, threads=1)
         quantizer.observe(observed)
         made.append(quantizer.candidate(recipe))
+        seen.append(set(quantizer._seen.histograms))
+    assert seen[0] == seen[1]
     assert made[0].content == made[1].content
     assert any(node.doc_string for node in made[0].model.graph.node)
