@@ -82,7 +82,8 @@ def spread(graph: GraphView, tensors: Sequence[str], seen: Observations, *, sign
     factors: dict[int, float] = {}
     for group in _groups(tied):
         readers = [reader for name in group for reader in _readers(graph, name, tied[name], seen)]
-        factors |= _factors(readers, signed=signed)
+        widths = [(tied[name], np.maximum(seen.highs[name], -seen.lows[name])) for name in group]
+        factors |= _factors(readers, _shares(widths), signed=signed)
     return GraphView.of(_scaled(graph, ties, factors)) if factors else graph
 
 
@@ -98,10 +99,9 @@ def _groups(tied: Mapping[str, NDArray[np.int64]]) -> list[list[str]]:
     return [names for _, names in groups]
 
 
-def _factors(readers: Sequence[_Reader], *, signed: bool) -> dict[int, float]:
+def _factors(readers: Sequence[_Reader], widths: Mapping[int, float], *, signed: bool) -> dict[int, float]:
     """Tie → what its channels are divided by, where that pays."""
     before = sum(reader.noise({}, signed=signed) for reader in readers)
-    widths = _shares([(reader.channels, np.maximum(reader.high, -reader.low)) for reader in readers])
     dense = [reader for reader in readers if not reader.layer.is_depthwise]
     weights = _shares([(reader.channels, _weight_peaks(reader)) for reader in dense])
     best: dict[int, float] = {}
@@ -123,14 +123,16 @@ def _weight_peaks(reader: _Reader) -> NDArray[np.float32]:
 
 
 def _shares(found: Sequence[tuple[NDArray[np.int64], NDArray[np.floating]]]) -> dict[int, float]:
-    """Tie → log2 of its width as a share of the widest beside it, the mean where it is found several times."""
+    """Tie → log2 of its width as a share of the widest beside it, the greatest where it is found several times:
+    a channel that is narrow behind its Relu may be wide before it, and have a grid there too.
+    """
     logs: dict[int, list[float]] = {}
     for ties, widths in found:
         widest = float(widths.max())
         shares = np.log2(np.maximum(widths / widest, NARROWEST)) if widest else np.zeros(len(widths))
         for tie in np.unique(ties[ties != HELD]).tolist():
             logs.setdefault(tie, []).append(float(shares[ties == tie].max()))
-    return {tie: float(np.mean(each)) for tie, each in logs.items()}
+    return {tie: max(each) for tie, each in logs.items()}
 
 
 def _readers(graph: GraphView, name: str, channels: NDArray[np.int64], seen: Observations) -> list[_Reader]:
