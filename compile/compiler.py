@@ -14,18 +14,20 @@ from typing import cast
 from pydantic import JsonValue
 
 from compile.backends.onnxrt import opened
+from compile.candidate import Candidate
 from compile.contest import Contest, losses_document
 from compile.coverage import coverage_of
 from compile.decide import Decision
 from compile.explain.page import PAGE, render
 from compile.explain.report import REPORT, read_report
-from compile.job import CompileOptions, Job, open_job
+from compile.job import Job, open_job
 from compile.layers import layers_document
 from compile.manifest import build_entries
+from compile.options import CompileOptions
 from compile.parity import Parity, Subject, compare
-from compile.placement import RULES
 from compile.plans import layer_times
-from compile.recipes import Candidate, Quantizer, kept_by_pattern
+from compile.quantizer import Quantizer, kept_by_pattern
+from compile.rules import RULES
 from compile.search import search
 from compile.shipment import Fusion, Shipment, prepare_shipment
 from compile.target import Target, open_target
@@ -214,7 +216,11 @@ def _layers(contest: Contest, candidate: Candidate) -> list[JsonValue]:
         [node for node in quantizer.graph.nodes if node.op_type in quantizer.rules.weighted_ops],
         integer_nodes=candidate.integer_nodes,
         why_float=why_float,
-        recipe="" if candidate.recipe is None else candidate.recipe.words,
+        recipes={
+            node.name: node.doc_string or candidate.recipe.words
+            for node in candidate.model.graph.node
+            if candidate.recipe is not None
+        },
         figures=figures,
     )
 

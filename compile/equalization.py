@@ -6,10 +6,9 @@ is shifted to its middle and divided by its own width just before the grid, and 
 in their weights and bias. That is exact, but for a shift in front of a convolution that pads with zeros: there only
 the division is used.
 
-In front of the pair it is an operator of its own by channel, which TensorRT does not fuse into the activation before it
-(its pointwise fusion takes scales and constants of one number only): a kernel and a pass over memory. It costs nothing
-where a convolution makes the tensor, straight or through a Relu, and all that read it read it equalized: then the
-convolution's own weights are divided.
+It is an operator of its own by channel in front of the pair, which TensorRT does not fuse into the activation before it
+(its pointwise fusion takes scales and constants of one number only): a kernel and a pass over memory. So it is for what
+`compile.spreading` leaves uneven.
 
 Source: the idea of moving ranges between activations and weights is Nagel et al. 2019 (cross-layer equalization) and
 Xiao et al. 2023 (SmoothQuant); here it needs no activation that commutes with scaling. NVIDIA, TensorRT Developer
@@ -18,7 +17,7 @@ Guide, "PointWise Fusion".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,10 +48,6 @@ class Equalizer:
         return bool(self.shift.any())
 
 
-HOMOGENEOUS = frozenset({"Relu", "LeakyRelu"})
-"""What divides by a positive number before or after, all the same."""
-
-
 def equalized_name(tensor: str) -> str:
     """What the layers read in place of `tensor`."""
     return f"{tensor}::equalized"
@@ -65,22 +60,6 @@ def admits_shift(graph: GraphView, node: onnx.NodeProto) -> bool:
     return known_bias and Window.of(node, kernel, graph.shapes[node.input[0]][2:]).pads_nothing
 
 
-def folds_into(graph: GraphView, tensor: str, readers: Sequence[str]) -> onnx.NodeProto | None:
-    """The convolution whose weights can be divided in the place of a tensor; None where it needs an operator.
-
-    Args:
-        graph: the float network.
-        tensor: to be equalized without a shift.
-        readers: names of the convolutions that read it equalized: expected all that read it.
-    """
-    everybody = {node.name for node in graph.readers.get(tensor, ())} == set(readers) and tensor not in graph.outputs
-    node = graph.producers.get(tensor) if everybody else None
-    while node is not None and node.op_type in HOMOGENEOUS and graph.only_reader(node.input[0]) is not None:
-        node = graph.producers.get(node.input[0])
-    is_ours = node is not None and node.op_type == "Conv" and all(name in graph.constants for name in node.input[1:])
-    return node if is_ours else None
-
-
 def equalize(
     graph: GraphView, equalizers: Mapping[str, Equalizer], readers: Mapping[str, tuple[str, ...]]
 ) -> onnx.ModelProto:
@@ -91,13 +70,8 @@ def equalize(
         equalizers: tensor of shape (1, C, H, W) → how.
         readers: the same tensor → names of the convolutions that read it equalized; others read it as it is.
     """
-    folded = {
-        name: conv.name
-        for name, equalizer in equalizers.items()
-        if not equalizer.shifts and (conv := folds_into(graph, name, readers[name])) is not None
-    }
     tensor_of = {node: name for name, nodes in readers.items() for node in nodes}
-    writer = _Writer(graph, equalizers, tensor_of, folded, {conv: name for name, conv in folded.items()})
+    writer = _Writer(graph, equalizers, tensor_of)
     for name in graph.inputs:
         writer.add_equalized(name)
     for node in graph.nodes:
@@ -111,16 +85,11 @@ class _Writer:
 
     Attributes:
         tensor_of: convolution → the equalized tensor it reads.
-        folded: tensor → the convolution whose weights are divided in its place.
-        divided: the same, the other way round.
     """
 
     graph: GraphView
     equalizers: Mapping[str, Equalizer]
     tensor_of: Mapping[str, str]
-    folded: Mapping[str, str]
-    divided: Mapping[str, str]
-    made: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: list[onnx.TensorProto] = field(default_factory=list)
     values: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -130,10 +99,6 @@ class _Writer:
         copy.CopyFrom(node)
         if node.name in self.tensor_of:
             self._read_equalized(copy, self.equalizers[self.tensor_of[node.name]])
-        if node.name in self.divided:
-            self._divide(copy, self.equalizers[self.divided[node.name]].width)
-        for place, name in enumerate(node.output):
-            copy.output[place] = equalized_name(name) if name in self.folded else name
         self.nodes.append(copy)
         for name in node.output:
             self.add_equalized(name)
@@ -149,8 +114,6 @@ class _Writer:
             return
         final, channels = equalized_name(tensor), len(equalizer.width)
         self.values.append(helper.make_tensor_value_info(final, onnx.TensorProto.FLOAT, self.graph.shapes[tensor]))
-        if tensor in self.folded:
-            return
         factors = {
             "scale": np.reciprocal(equalizer.width),
             "bias": -equalizer.shift / equalizer.width,
@@ -191,14 +154,6 @@ class _Writer:
             inputs.extend(copy.input[2:])
         copy.input[:] = inputs
 
-    def _divide(self, copy: onnx.NodeProto, width: NDArray[np.float32]) -> None:
-        """Let a convolution give its output channels divided by their widths."""
-        for place, name in enumerate(copy.input[1:], start=1):
-            values = self.made[name] if name in self.made else self.graph.constants[name].astype(np.float32)
-            divided = values / width.reshape(-1, *[1] * (values.ndim - 1))
-            copy.input[place] = self._constant(f"{copy.name}::divided_{place}", divided)
-
     def _constant(self, name: str, value: NDArray[np.floating]) -> str:
-        self.made[name] = np.ascontiguousarray(value, np.float32)
-        self.constants.append(numpy_helper.from_array(self.made[name], name))
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
         return name

@@ -15,7 +15,7 @@ import onnx
 from numpy.typing import NDArray
 
 from compile.downstream import prices
-from compile.equalization import Equalizer, admits_shift, folds_into
+from compile.equalization import Equalizer, admits_shift
 from compile.graph import GraphView
 from compile.observation import Observations, grouped_weight
 from compile.placement import Placement
@@ -67,7 +67,7 @@ class Fitting:
         feeds: a few of them.
         weight_bits: see `compile.quantize.weight_grid`.
         threads: CPU threads.
-        folding: equalizers that need no operator alone; see `compile.equalization.folds_into`.
+        equalizing: tensors may be equalized by operators; see `compile.equalization`.
     """
 
     graph: GraphView
@@ -76,12 +76,7 @@ class Fitting:
     feeds: Sequence[Tensors]
     weight_bits: int
     threads: int
-    folding: bool = False
-
-    def equalizes(self, tensor: str, readers: Sequence[onnx.NodeProto]) -> bool:
-        """Whether a tensor with a pair of its own may be equalized for the layers that read it."""
-        folds = not self.folding or folds_into(self.graph, tensor, [node.name for node in readers]) is not None
-        return self.placement.rules.equalizes and folds
+    equalizing: bool
 
 
 def fit_tensors(job: Fitting) -> dict[str, Fit]:
@@ -98,8 +93,7 @@ def fit_tensors(job: Fitting) -> dict[str, Fit]:
         layers = readers.get(name, ())
         tensor = _Tensor.of(job.graph, name, layers, job.seen, job.weight_bits)
         if tensor.layers and (name in own_pair or len(tensor.layers) == len(job.graph.readers[name])):
-            equalizing = name in own_pair and job.equalizes(name, layers)
-            fits[name] = _fit(tensor, signed=signed, equalizing=equalizing, shifting=not job.folding)
+            fits[name] = _fit(tensor, signed=signed, equalizing=job.equalizing and name in own_pair)
     others = [name for name in job.placement.ranged_tensors if name not in fits]
     for name, price in prices(job.graph, others, job.feeds, signed=signed, threads=job.threads):
         fits[name] = _best_range(job.seen.histograms[name], price, signed=signed)
@@ -121,7 +115,7 @@ def integer_readers(graph: GraphView, placement: Placement) -> dict[str, tuple[o
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Layer:
+class Layer:
     """One reader: its weights (G, O, K) and what it reads (N, G, K), with the output's power to compare errors with."""
 
     node: onnx.NodeProto
@@ -130,12 +124,14 @@ class _Layer:
     power: NDArray[np.float32]
 
     @classmethod
-    def of(cls, node: onnx.NodeProto, weight: NDArray[np.float32], vectors: NDArray[np.float32]) -> _Layer:
+    def of(cls, node: onnx.NodeProto, weight: NDArray[np.float32], vectors: NDArray[np.float32]) -> Layer:
+        """From weights as the node has them."""
         grouped = grouped_weight(node, weight)
-        return cls(node, grouped, vectors, np.maximum(_outputs(vectors, grouped).var(axis=0), SMALLEST_SCALE))
+        return cls(node, grouped, vectors, np.maximum(outputs_of(vectors, grouped).var(axis=0), SMALLEST_SCALE))
 
     @property
     def is_depthwise(self) -> bool:
+        """Whether channels have groups, and so scales of weights, of their own."""
         return bool(self.weight.shape[0] > 1)
 
     def spread(self, by_channel: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -152,7 +148,7 @@ class _Tensor:
     name: str
     graph: GraphView
     seen: Observations
-    layers: tuple[_Layer, ...]
+    layers: tuple[Layer, ...]
     weight_bits: int
     unsampled: bool
 
@@ -162,25 +158,25 @@ class _Tensor:
     ) -> _Tensor:
         sampled = [node for node in readers if node.name in seen.samples]
         layers = tuple(
-            _Layer.of(node, graph.constants[node.input[1]].astype(np.float32), seen.samples[node.name])
+            Layer.of(node, graph.constants[node.input[1]].astype(np.float32), seen.samples[node.name])
             for node in sampled
         )
         return cls(name, graph, seen, layers, weight_bits, len(sampled) < len(readers))
 
     def error(self, grid: Grid, equalizer: Equalizer | None = None) -> float:
         """Share of the variance its readers lose, each output channel capped at 1, mean over readers."""
-        return float(np.mean([_lost(layer, grid, equalizer, self.weight_bits) for layer in self.layers]))
+        return float(np.mean([lost(layer, grid, equalizer, self.weight_bits) for layer in self.layers]))
 
     @property
     def can_be_equalized(self) -> bool:
         convolutions = all(layer.node.op_type == "Conv" for layer in self.layers)
         return convolutions and not self.unsampled and self.name in self.seen.lows
 
-    def equalizers(self, *, shifting: bool) -> Iterator[Equalizer]:
+    def equalizers(self) -> Iterator[Equalizer]:
         """What may be tried, the identity apart."""
         low, high = self.seen.lows[self.name], self.seen.highs[self.name]
         middles: list[NDArray[np.floating]] = [np.zeros_like(low)]
-        if shifting and all(admits_shift(self.graph, layer.node) for layer in self.layers):
+        if all(admits_shift(self.graph, layer.node) for layer in self.layers):
             middles.append((low + high) / 2)
         weights = self._weight_peaks()
         for middle in middles:
@@ -210,12 +206,12 @@ class _Tensor:
         return peaks_kept
 
 
-def _fit(tensor: _Tensor, *, signed: bool, equalizing: bool, shifting: bool) -> Fit:
+def _fit(tensor: _Tensor, *, signed: bool, equalizing: bool) -> Fit:
     as_it_is = _best_range(tensor.seen.histograms[tensor.name], tensor.error, signed=signed)
     if not equalizing or not tensor.can_be_equalized:
         return as_it_is
     best = as_it_is
-    for equalizer in tensor.equalizers(shifting=shifting):
+    for equalizer in tensor.equalizers():
         for interval in _equalized_ranges(tensor, equalizer):
             error = tensor.error(activation_grid(interval, signed=signed), equalizer)
             if error < WORTH_EQUALIZING * as_it_is.error and error < (best.equalized_error or np.inf):
@@ -248,7 +244,7 @@ def _equalized_ranges(tensor: _Tensor, equalizer: Equalizer) -> Iterator[Range]:
         yield Range(min(float(low) * share, 0.0), max(float(high) * share, 0.0))
 
 
-def _lost(layer: _Layer, grid: Grid, equalizer: Equalizer | None, weight_bits: int) -> float:
+def lost(layer: Layer, grid: Grid, equalizer: Equalizer | None, weight_bits: int) -> float:
     """Share of variance lost at a layer's output by rounding what it reads and its weights; a mean error is no loss,
     since the bias takes it back (`compile.reconstruction`).
     """
@@ -259,7 +255,7 @@ def _lost(layer: _Layer, grid: Grid, equalizer: Equalizer | None, weight_bits: i
         weight = weight * width[:, None, :]
     rounded = on_grid(vectors, grid)
     step = np.maximum(np.abs(weight).max(axis=2, keepdims=True) / (2 ** (weight_bits - 1) - 1), SMALLEST_SCALE)
-    error = _outputs(vectors - rounded, weight) + _outputs(rounded, weight - np.rint(weight / step) * step)
+    error = outputs_of(vectors - rounded, weight) + outputs_of(rounded, weight - np.rint(weight / step) * step)
     return float(np.minimum(error.var(axis=0) / layer.power, 1.0).mean())
 
 
@@ -272,7 +268,7 @@ def on_grid(values: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
     return kept
 
 
-def _outputs(vectors: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
+def outputs_of(vectors: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N, G, K) by (G, O, K) → (N, G, O)."""
     outputs: NDArray[np.float32] = np.matmul(vectors.swapaxes(0, 1), weight.swapaxes(1, 2)).swapaxes(0, 1)
     return outputs

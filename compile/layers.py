@@ -45,7 +45,7 @@ def layers_document(
     *,
     integer_nodes: frozenset[str],
     why_float: Mapping[str, str],
-    recipe: str,
+    recipes: Mapping[str, str],
     figures: Mapping[str, Mapping[str, float]],
 ) -> list[JsonValue]:
     """For JSON: every weighted layer in the network's order.
@@ -54,7 +54,7 @@ def layers_document(
         layers: the weighted ones of the float network.
         integer_nodes: what computes in integers in the engine that ships.
         why_float: node → why it does not.
-        recipe: how those that do are made, in words.
+        recipes: node → how its 8 bits are made, in words.
         figures: `macs`, `loss`, `task_effect`, `time_us_float`, `time_us` → node → figure, as far as known.
     """
     return [
@@ -63,7 +63,7 @@ def layers_document(
             "op_type": node.op_type,
             "precision": "int8" if node.name in integer_nodes else "float",
             "why": why_float.get(node.name, ""),
-            "recipe": recipe if node.name in integer_nodes else "",
+            "recipe": recipes.get(node.name, "") if node.name in integer_nodes else "",
             **{kind: values.get(node.name) for kind, values in figures.items()},
         }
         for node in layers

@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import JsonValue
 
+from compile.candidate import Candidate
 from compile.job import Job
-from compile.recipes import Candidate
 from perception.files import sha256_of_bytes
 
 LIBRARIES = ("tollgate", "onnx", "onnxruntime", "numpy", "opencv-python", "opencv-python-headless", "av")

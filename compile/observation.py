@@ -84,7 +84,7 @@ def observe(watch: Watch, feeds: Callable[[], Iterable[Tensors]], *, threads: in
                 values = {**feed, **tapped.infer(feed)}
                 for name in group:
                     real = values[name].astype(np.float32, copy=False)
-                    _note(seen, watch.graph, name, real)
+                    _note(seen, watch, name, real)
                     for node in readers.get(name, ()):
                         parts.setdefault(node.name, []).append(_sampled(watch, node, real, number))
     seen.samples = {name: np.concatenate(taken) for name, taken in parts.items()}
@@ -181,12 +181,12 @@ def _outputs_first(node: onnx.NodeProto) -> bool:
     return node.op_type == "Gemm" and bool(attribute_of(node, "transB", 0))
 
 
-def _note(seen: Observations, graph: GraphView, name: str, real: NDArray[np.float32]) -> None:
+def _note(seen: Observations, watch: Watch, name: str, real: NDArray[np.float32]) -> None:
     if name in seen.histograms:
         try:
             seen.histograms[name].add(real)
         except ValueError as error:
-            maker = graph.producers.get(name)
+            maker = watch.graph.producers.get(name)
             made_by = "an input" if maker is None else f"made by {label(maker)}"
             raise ModelError(
                 f"tensor {name}, {made_by}: holds NaN or infinity on a calibration frame; the float model itself is "

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-from compile.contest import Contest, one_feed, that_build, try_out
+from compile.candidate import Candidate
+from compile.contest import Contest, try_out
 from compile.layers import times_of_nodes
-from compile.recipes import Candidate
+from compile.race import one_feed, that_build
 from perception.files import sha256_of_bytes
 
 

@@ -44,11 +44,13 @@ class IntegerWeights:
         codes: int8, shaped as the float weights.
         grid: their scales, one for each output channel.
         bias: (channels,) float32, what it must be with these codes; None where the node has none and needs none.
+        how: they were made, in words; written into the node.
     """
 
     codes: NDArray[np.int8]
     grid: Grid
     bias: NDArray[np.float32] | None
+    how: str = ""
 
 
 NOTHING_ROUNDED: Mapping[str, IntegerWeights] = MappingProxyType({})
@@ -260,6 +262,7 @@ class _Writer:
         elif node.name in self.weights and weights.bias is not None:
             self._set_bias(copy, self._constant(f"{node.name}::bias", weights.bias))
         copy.input[1] = self._dequantized(f"{node.name}::weight", codes, grid, axis=axis)
+        copy.doc_string = weights.how
 
     @staticmethod
     def _set_bias(copy: onnx.NodeProto, name: str) -> None:

@@ -1,48 +1,17 @@
-"""Ways to quantize, and the candidates they make. A new range rule or scope is one more line in the table."""
+"""Ways to quantize. A new one is one more line in the table."""
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any, Literal, cast
+from dataclasses import dataclass
 
-import numpy as np
-import onnx
-from pydantic import JsonValue
-
-from compile.backends.onnxrt import build
-from compile.decide import RowPrecision
-from compile.equalization import equalize, equalized_name, folds_into
-from compile.fitting import Fit, Fitting, equalized_readers, fit_tensors, integer_readers
-from compile.graph import GraphView
-from compile.half import allowing_half
-from compile.observation import Observations, Watch, observe, sampled_layers
-from compile.placement import Placement, PlacementRules, Scope, place
-from compile.quantize import NOTHING_ROUNDED, IntegerWeights, quantize, with_bias_added
-from compile.ranges import RANGE_RULES, Range
-from compile.reconstruction import Reconstruction, Rounding, reconstruct
-from compile.recordings import no_progress
-from compile.sensitivity import LayerLoss, layer_losses
-from compile.store import Store
-from perception.engines.engine import Tensors
-from perception.errors import ModelError
+from compile.reconstruction import Rounding
+from compile.rules import Scope
 
 FITTED = "fitted"
 FITTED_WORDS = "ranges fitted to the layers that read them"
-AUDIT_FRAMES = 4
-PRICED_FRAMES = 4
 EQUALIZED_WORDS = f"{FITTED_WORDS}, channels equalized"
-RECONSTRUCTION_FRAMES = 48
-RECONSTRUCTION_BYTES = 1 << 30
-HELD_TENSORS = 6
-"""How many of the largest tensor a network holds at its widest cut, twice over, in a rough guess."""
-
-Equalized = Literal["folded", "anywhere"]
-
-NOTHING_KEPT: Mapping[str, str] = MappingProxyType({})
-PER_CHANNEL_OPSET = 13
+ROUNDED_WORDS = "each layer rounded and corrected as loses least"
+CHOSEN_WORDS = f"{FITTED_WORDS}, {ROUNDED_WORDS}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +23,8 @@ class Recipe:
         range_rule: name in `compile.ranges.RANGE_RULES`; `FITTED` for the rule that costs each tensor's readers least.
         scope: how far 8 bits reach.
         words: for people.
-        equalizes: tensors where that takes no operator (`folded`), or wherever it helps (`anywhere`), for engines that
-            have it at all.
+        equalizes: with operators too, where fitted ranges are not enough and the engine has a way to; channels that
+            can be spread without any are spread by all that fit (`compile.spreading`).
         rounding: how weights are rounded and biases corrected, layer by layer; None leaves them as they are.
     """
 
@@ -64,12 +33,12 @@ class Recipe:
     scope: Scope
     words: str
     rounding: Rounding | None = None
-    equalizes: Equalized = "anywhere"
+    equalizes: bool = True
 
 
 RECIPES: dict[str, tuple[Recipe, ...]] = {
-    # The first is what everybody tries first; it is always measured, so that its price is known. Channels are not
-    # equalized here: ONNX Runtime would make a pass over memory of every multiplication that TensorRT does on the way.
+    # The first is what everybody tries first; it is always measured, so that its price is known. No operator equalizes
+    # channels here: ONNX Runtime would make a pass over memory of each.
     "onnxrt": (
         Recipe("int8-minmax", "minmax", "weighted", "MinMax ranges, convolutions and matrix products"),
         Recipe("int8-percentile", "percentile_99.99", "weighted", "99.99 % ranges, convolutions and matrix products"),
@@ -77,294 +46,15 @@ RECIPES: dict[str, tuple[Recipe, ...]] = {
         Recipe("int8-percentile-chains", "percentile_99.99", "chains", "99.99 % ranges, whole chains of operators"),
         Recipe("int8-corrected", FITTED, "weighted", f"{FITTED_WORDS}, biases corrected", "nearest"),
         Recipe("int8-corrected-chains", FITTED, "chains", f"{FITTED_WORDS}, biases corrected, whole chains", "nearest"),
-        Recipe("int8-gptq-chains", FITTED, "chains", f"{FITTED_WORDS}, weights rounded together, whole chains", "gptq"),
+        Recipe("int8-chosen-chains", FITTED, "chains", f"{CHOSEN_WORDS}, whole chains", "chosen"),
     ),
     "tensorrt": (
         Recipe("int8-minmax", "minmax", "weighted", "MinMax ranges"),
         # Equalizers that are operators cost TensorRT a kernel each: faster without, more accurate with them.
-        Recipe("int8-plain", FITTED, "weighted", f"{FITTED_WORDS}, biases corrected", "nearest", "folded"),
-        Recipe("int8-plain-gptq", FITTED, "weighted", f"{FITTED_WORDS}, weights rounded together", "gptq", "folded"),
+        Recipe("int8-plain", FITTED, "weighted", f"{FITTED_WORDS}, biases corrected", "nearest", equalizes=False),
+        Recipe("int8-plain-chosen", FITTED, "weighted", CHOSEN_WORDS, "chosen", equalizes=False),
         Recipe("int8-fitted", FITTED, "weighted", EQUALIZED_WORDS),
         Recipe("int8-corrected", FITTED, "weighted", f"{EQUALIZED_WORDS}, biases corrected", "nearest"),
-        Recipe("int8-gptq", FITTED, "weighted", f"{EQUALIZED_WORDS}, weights rounded together", "gptq"),
+        Recipe("int8-chosen", FITTED, "weighted", f"{EQUALIZED_WORDS}, {ROUNDED_WORDS}", "chosen"),
     ),
 }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
-    """One engine that might ship.
-
-    Attributes:
-        name: unique among the candidates of a compilation.
-        model: its graph.
-        content: its bytes.
-        recipe: None for float.
-        kept_float: layers that could be quantized and are not → why.
-        unfit: weighted layers that cannot be quantized for this engine → why.
-        integer_nodes: weighted layers that compute in integers.
-        weighted_layers: all weighted layers.
-        half: what is not in integers may compute in FP16.
-    """
-
-    name: str
-    model: onnx.ModelProto
-    content: bytes
-    recipe: Recipe | None
-    kept_float: Mapping[str, str]
-    unfit: Mapping[str, str]
-    integer_nodes: frozenset[str]
-    weighted_layers: int
-    half: bool = False
-
-    @property
-    def integer_layers(self) -> int:
-        """How many weighted layers compute in integers."""
-        return len(self.integer_nodes)
-
-    @property
-    def precision(self) -> RowPrecision:
-        """`mixed` where some weighted layers stayed float."""
-        if not self.integer_nodes:
-            return "fp16" if self.half else "fp32"
-        return "int8" if self.integer_layers == self.weighted_layers else "mixed"
-
-    @property
-    def words(self) -> str:
-        """How it was made, for people."""
-        if self.recipe is None:
-            return "as trained, in half precision" if self.half else "as trained"
-        kept = f", {len(self.kept_float)} layers kept float" if self.kept_float else ""
-        return f"{self.recipe.words}{kept}"
-
-
-@dataclass(slots=True)
-class Quantizer:
-    """Makes candidates of one network: the histograms are collected once and serve every recipe.
-
-    Attributes:
-        graph: the float network.
-        rules: of the engine kind.
-        feeds: starts the calibration frames anew.
-        some_feeds: at most so many of them, evenly over the recordings, each the caller's to keep.
-        keep_float: layers demanded to stay float → why.
-        weight_bits: see `compile.quantize.weight_grid`.
-        threads: CPU threads.
-        identity: what the calibration frames are, and how they are fed; with a store only.
-        store: keeps what was made.
-    """
-
-    graph: GraphView
-    rules: PlacementRules
-    feeds: Callable[[], Iterable[Tensors]]
-    some_feeds: Callable[[int], list[Tensors]]
-    keep_float: Mapping[str, str]
-    weight_bits: int
-    threads: int
-    identity: Sequence[str] = ()
-    store: Store = field(default_factory=lambda: Store(None))
-    _seen: Observations = field(default_factory=Observations)
-    _observed: tuple[Recipe, ...] = ()
-    _fits: dict[tuple[Scope, Equalized], dict[str, Fit]] = field(default_factory=dict)
-
-    def observe(self, recipes: Iterable[Recipe], advance: Callable[[], None] = no_progress) -> None:
-        """Run the float network over the calibration frames and note what the recipes need.
-
-        Args:
-            recipes: those that candidates will be made of.
-            advance: called after each frame.
-
-        Raises:
-            ModelError: a tensor is not finite on a real frame.
-        """
-        recipes = tuple(recipes)
-        placements = {recipe.name: self._whole(recipe.scope) for recipe in recipes}
-        tensors = tuple(dict.fromkeys(name for placed in placements.values() for name in placed.ranged_tensors))
-        fitted = [placements[recipe.name].integer_nodes for recipe in recipes if recipe.range_rule == FITTED]
-        layers = sampled_layers(self.graph, dict.fromkeys(name for names in fitted for name in names))
-        watch = Watch(self.graph, tensors, layers, frames=sum(1 for _ in self.feeds()))
-        self._seen = observe(watch, self._watched_feeds(advance), threads=self.threads)
-        self._observed = tuple(recipes)
-
-    def placement(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> Placement:
-        """Where a recipe puts its pairs."""
-        return place(self.graph, self.rules, scope=recipe.scope, keep_float={**kept, **self.keep_float})
-
-    def float_candidate(self) -> Candidate:
-        """The network as it was trained."""
-        weighted = sum(node.op_type in self.rules.weighted_ops for node in self.graph.nodes)
-        return Candidate(
-            "fp32", self.graph.model, build(self.graph.model), None, NOTHING_KEPT, NOTHING_KEPT, frozenset(), weighted
-        )
-
-    def half_candidate(self) -> Candidate:
-        """The network as it was trained, in half precision where its engine finds that faster."""
-        model = allowing_half(self.graph.model)
-        return replace(self.float_candidate(), name="fp16", model=model, content=build(model), half=True)
-
-    def candidate(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> Candidate:
-        """The network quantized by a recipe, but for the layers to be kept float."""
-        content = self.store.content(self._candidate_key(recipe, kept), lambda: build(self.quantized(recipe, kept)))
-        placement = self.placement(recipe, kept)
-        weighted = [node.name for node in self.graph.nodes if node.op_type in self.rules.weighted_ops]
-        kept_float = {**kept, **self.keep_float}
-        return Candidate(
-            name=f"{recipe.name}, {len(kept)} float" if kept else recipe.name,
-            model=onnx.load_model_from_string(content),
-            content=content,
-            recipe=recipe,
-            kept_float=kept_float,
-            unfit={name: why for name, why in placement.float_weighted.items() if name not in kept_float},
-            integer_nodes=frozenset(weighted) & frozenset(placement.integer_nodes),
-            weighted_layers=len(weighted),
-            half=self.rules.half,
-        )
-
-    def quantized(self, recipe: Recipe, kept: Mapping[str, str] = NOTHING_KEPT) -> onnx.ModelProto:
-        """The same, made anew, without a look into the store."""
-        prepared = self._prepared(recipe, kept)
-        model = quantize(
-            prepared.graph,
-            prepared.placement,
-            prepared.ranges,
-            weights=self._reconstructed(recipe, prepared),
-            weight_bits=self.weight_bits,
-        )
-        return allowing_half(model) if self.rules.half else model
-
-    def alone(self, recipe: Recipe, loss: LayerLoss) -> onnx.ModelProto:
-        """The float network with one layer by a recipe; its mean error is corrected where the recipe corrects it."""
-        others = {node.name: "another layer's turn" for node in self.graph.nodes if node.name != loss.node}
-        prepared = self._prepared(recipe, others)
-        weights = {}
-        if recipe.rounding is not None:
-            node = next(node for node in prepared.graph.nodes if node.name == loss.node)
-            weights[loss.node] = with_bias_added(prepared.graph, node, loss.mean_error, bits=self.weight_bits)
-        return quantize(
-            prepared.graph, prepared.placement, prepared.ranges, weights=weights, weight_bits=self.weight_bits
-        )
-
-    def losses(self, recipe: Recipe) -> list[LayerLoss]:
-        """What each layer loses by a recipe, greatest first."""
-        found = self.store.document(("losses", *self._key(recipe)), lambda: self._losses(recipe))
-        return [LayerLoss(node, share, tuple(error)) for node, share, error in cast("list[Any]", found)]
-
-    def is_kept(self, recipe: Recipe) -> bool:
-        """Whether the store holds the whole network by this recipe."""
-        return self.store.holds(self._candidate_key(recipe, NOTHING_KEPT))
-
-    def _losses(self, recipe: Recipe) -> list[JsonValue]:
-        prepared = self._prepared(recipe, NOTHING_KEPT)
-        feeds = self.some_feeds(AUDIT_FRAMES)
-        losses = layer_losses(prepared.graph, prepared.placement, prepared.ranges, feeds, threads=self.threads)
-        return [[loss.node, loss.noise_share, list(loss.mean_error)] for loss in losses]
-
-    def _candidate_key(self, recipe: Recipe, kept: Mapping[str, str]) -> tuple[JsonValue, ...]:
-        return ("candidate", *self._key(recipe), *sorted({*kept, *self.keep_float}))
-
-    def _key(self, recipe: Recipe) -> tuple[JsonValue, ...]:
-        """What a recipe's candidates are made of."""
-        made_by = (recipe.range_rule, recipe.scope, recipe.rounding, recipe.equalizes)
-        return (*self.identity, self.rules.engine_kind, self.weight_bits, self.threads, *made_by)
-
-    def _seen_for(self, recipe: Recipe) -> Observations:
-        if recipe not in self._observed:
-            self.observe((*self._observed, recipe))
-        return self._seen
-
-    def _watched_feeds(self, advance: Callable[[], None]) -> Callable[[], Iterable[Tensors]]:
-        def feeds() -> Iterable[Tensors]:
-            for feed in self.feeds():
-                yield feed
-                advance()
-
-        return feeds
-
-    def _prepared(self, recipe: Recipe, kept: Mapping[str, str]) -> _Prepared:
-        """The graph to quantize, with its placement and ranges: equalized where the recipe fits."""
-        placement = self.placement(recipe, kept)
-        if recipe.range_rule != FITTED:
-            rule = RANGE_RULES[recipe.range_rule]
-            ranges = {name: rule(self._seen_for(recipe).histograms[name]) for name in placement.ranged_tensors}
-            return _Prepared(self.graph, placement, ranges)
-        fits = self._fitted(recipe)
-        readers = equalized_readers(fits, integer_readers(self.graph, placement))
-        if recipe.equalizes == "folded":
-            readers = {name: nodes for name, nodes in readers.items() if folds_into(self.graph, name, nodes)}
-        equalizers = {name: fit.equalizer for name, fit in fits.items() if name in readers and fit.equalizer}
-        graph = GraphView.of(equalize(self.graph, equalizers, readers)) if equalizers else self.graph
-        placed = place(graph, self.rules, scope=recipe.scope, keep_float={**kept, **self.keep_float})
-        ranges = {name: fit.range for name, fit in fits.items()}
-        ranges |= {equalized_name(name): fit.equalized_range for name, fit in fits.items() if fit.equalized_range}
-        return _Prepared(graph, placed, ranges)
-
-    def _whole(self, scope: Scope) -> Placement:
-        """Where pairs stand with nothing kept float: what is fitted does not depend on what is kept."""
-        return place(self.graph, self.rules, scope=scope, keep_float=NOTHING_KEPT)
-
-    def _fitted(self, recipe: Recipe) -> dict[str, Fit]:
-        key = recipe.scope, recipe.equalizes
-        if key not in self._fits:
-            self._fits[key] = fit_tensors(
-                Fitting(
-                    self.graph,
-                    self._whole(recipe.scope),
-                    self._seen_for(recipe),
-                    self.some_feeds(PRICED_FRAMES),
-                    self.weight_bits,
-                    self.threads,
-                    folding=recipe.equalizes == "folded",
-                )
-            )
-        return self._fits[key]
-
-    def _reconstructed(self, recipe: Recipe, prepared: _Prepared) -> Mapping[str, IntegerWeights]:
-        if recipe.rounding is None:
-            return NOTHING_ROUNDED
-        largest = max((self.graph.bytes_of(name) for name in self.graph.shapes), default=1)
-        most = int(np.clip(RECONSTRUCTION_BYTES // (2 * HELD_TENSORS * largest), 4, RECONSTRUCTION_FRAMES))
-        work = Reconstruction(
-            prepared.graph, prepared.placement, prepared.ranges, recipe.rounding, self.weight_bits, self.threads
-        )
-        return reconstruct(work, self.some_feeds(most))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
-    """A float graph ready to be quantized."""
-
-    graph: GraphView
-    placement: Placement
-    ranges: Mapping[str, Range]
-
-
-def usable_recipes(quantizer: Quantizer, engine_kind: str) -> tuple[Recipe, ...]:
-    """The recipes of an engine kind that quantize anything in this network, each placement once."""
-    opset = next(entry.version for entry in quantizer.graph.model.opset_import if entry.domain in ("", "ai.onnx"))
-    if opset < PER_CHANNEL_OPSET:
-        return ()
-    found: dict[tuple[str, Rounding | None, Equalized, tuple[str, ...]], Recipe] = {}
-    for recipe in RECIPES[engine_kind]:
-        nodes = quantizer.placement(recipe).integer_nodes
-        if nodes:
-            found.setdefault((recipe.range_rule, recipe.rounding, recipe.equalizes, nodes), recipe)
-    return tuple(found.values())
-
-
-def kept_by_pattern(graph: GraphView, patterns: Iterable[str]) -> dict[str, str]:
-    """Layers that `--keep-float` names, by shell patterns over node names.
-
-    Raises:
-        ModelError: a pattern names no node.
-    """
-    names = [node.name for node in graph.nodes]
-    kept: dict[str, str] = {}
-    for pattern in patterns:
-        matched = fnmatch.filter(names, pattern)
-        if not matched:
-            raise ModelError(
-                f"--keep-float {pattern!r}: no node of that name, the first are {', '.join(names[:5])}; "
-                "see them all with: tollgate inspect"
-            )
-        kept |= dict.fromkeys(matched, f"kept float by {pattern!r}")
-    return kept

@@ -12,9 +12,10 @@ from compile.fuse import fuse_input
 from compile.graph import GraphView
 from compile.importer import import_model
 from compile.job import feeds_of, some_feeds_of
-from compile.placement import RULES
-from compile.recipes import Quantizer, Recipe
+from compile.quantizer import Quantizer
+from compile.recipes import Recipe
 from compile.recordings import Recordings, survey
+from compile.rules import RULES
 from perception.errors import CalibrationError, ModelError
 from perception.model_spec import ModelSpec
 from perception.package import Manifest
@@ -52,7 +53,7 @@ def rebuild(model_path: Path, *, spec: ModelSpec, manifest: Manifest, calibratio
             weight_bits=made["weight_bits"],
             threads=made["threads"],
         )
-        how = made["range_rule"], made["scope"], "replayed", made.get("rounding"), made.get("equalizes", "anywhere")
+        how = made["range_rule"], made["scope"], "replayed", made["rounding"], made["equalizes"]
         recipe = Recipe(made["candidate"], *how)
         quantizer.observe([recipe])
         model = quantizer.candidate(recipe).model

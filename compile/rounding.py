@@ -2,20 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from compile.quantize import SMALLEST_SCALE
 
 DAMPING = 0.01
-HOLD = 1.0
+HOLDS = (10.0, 1.0)
 """How firmly weights are held where they are when they are refitted, as a share of the mean power of what they read:
 they follow what integer layers give on the road, not what they gave on these samples."""
 SHRUNK = np.linspace(0.7, 1.0, 16)
 """Widths of a weight grid that are tried, as shares of the widest weight."""
 
 
-def refitted(weight: NDArray[np.float32], real: NDArray[np.float32], ours: NDArray[np.float32]) -> NDArray[np.float32]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Rounded:
+    """Weights of one layer: codes (G, O, K), scales (G, O), and how they were made."""
+
+    codes: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    how: str
+
+
+def rounded_in_ways(
+    weight: NDArray[np.float32], real: NDArray[np.float32], ours: NDArray[np.float32], bits: int
+) -> Iterator[Rounded]:
+    """Each to the nearest, all together, and refitted before that.
+
+    Args:
+        weight: (G, O, K) of the float layer.
+        real: (N, G, K) what the float layer reads.
+        ours: (N, G, K) what the integer layer reads at the same places.
+        bits: of the codes.
+    """
+    peaks = np.abs(weight).max(axis=2)
+    limit = 2 ** (bits - 1) - 1
+    scale = np.where(peaks > 0, np.maximum(peaks / limit, SMALLEST_SCALE), 1.0).astype(np.float32)
+    yield Rounded(np.clip(np.rint(weight / scale[:, :, None]), -limit, limit), scale, "weights rounded to nearest")
+    moments, crossed = moments_of(ours, ours), moments_of(real - ours, ours)
+    yield Rounded(*rounded_together(weight, moments, bits), "weights rounded together")
+    for hold in HOLDS:
+        moved = refitted(weight, moments, crossed, hold=hold)
+        yield Rounded(*rounded_together(moved, moments, bits), f"weights refitted, held {hold:g}, and rounded together")
+
+
+def refitted(
+    weight: NDArray[np.float32], moments: NDArray[np.float64], crossed: NDArray[np.float64], *, hold: float
+) -> NDArray[np.float32]:
     """Weights that make of what integer layers give what the float weights make of what float layers give.
 
     Ridge regression towards the float weights, means apart: the bias takes those. What the layers before lose, by
@@ -23,17 +59,17 @@ def refitted(weight: NDArray[np.float32], real: NDArray[np.float32], ours: NDArr
 
     Args:
         weight: (G, O, K) of the float layer.
-        real: (N, G, K) what the float layer reads.
-        ours: (N, G, K) what the integer layer reads at the same places.
+        moments: (G, K, K) covariance of what the integer layer reads.
+        crossed: (G, K, K) covariance with it of what it lacks of what the float layer reads.
+        hold: see `HOLDS`.
     """
-    moments, crossed = _moments(ours, ours), _moments(real - ours, ours)
-    held = moments + _diagonal(moments, HOLD)
+    held = moments + _diagonal(moments, hold)
     moved: NDArray[np.float32] = (weight + weight.astype(np.float64) @ crossed @ np.linalg.inv(held)).astype(np.float32)
     return moved
 
 
 def rounded_together(
-    weight: NDArray[np.float32], vectors: NDArray[np.float32], bits: int
+    weight: NDArray[np.float32], moments: NDArray[np.float64], bits: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Codes (G, O, K) and scales (G, O) that keep the layer's outputs, not each weight.
 
@@ -42,13 +78,12 @@ def rounded_together(
 
     Args:
         weight: (G, O, K).
-        vectors: (N, G, K) what the layer reads.
+        moments: (G, K, K) covariance of what the layer reads.
         bits: of the codes.
 
     Source: Frantar et al. 2022, "GPTQ"; the grid's width is searched as in Nagel et al. 2021, "A White Paper on Neural
     Network Quantization".
     """
-    moments = _moments(vectors, vectors)
     moments = moments + _diagonal(moments, DAMPING)
     power = np.einsum("gkk->gk", moments)
     limit = 2 ** (bits - 1) - 1
@@ -66,10 +101,10 @@ def rounded_together(
     return np.take_along_axis(codes, back[:, None, :], 2).astype(np.float32), scale.astype(np.float32)
 
 
-def _moments(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+def moments_of(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
     """(G, K, K): covariance of (N, G, K) samples."""
-    left, right = ((each - each.mean(axis=0)).astype(np.float64).swapaxes(0, 1) for each in (one, other))
-    covariance: NDArray[np.float64] = left.swapaxes(1, 2) @ right / one.shape[0]
+    left, right = ((each - each.mean(axis=0)).swapaxes(0, 1) for each in (one, other))
+    covariance: NDArray[np.float64] = (left.swapaxes(1, 2) @ right).astype(np.float64) / one.shape[0]
     return covariance
 
 

@@ -10,13 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from compile.contest import (
-    Contest,
-    grade,
-    open_exams,
-    time_them,
-    try_out,
-)
+from compile.contest import Contest, grade, open_exams, try_out
 from compile.effects import task_effects
 from compile.job import Job
 from compile.plans import (
@@ -28,7 +22,9 @@ from compile.plans import (
     layer_times,
     timed_like,
 )
-from compile.recipes import Quantizer, Recipe, usable_recipes
+from compile.quantizer import Quantizer, usable_recipes
+from compile.race import time_them
+from compile.recipes import Recipe
 from compile.target import Target
 
 HOPELESSLY_SLOW = 1.1

@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import JsonValue
 
 from compile.backends.onnxrt import build, opened
+from compile.candidate import Candidate
 from compile.fuse import can_fuse, fuse_input
 from compile.grading import NO_DEADLINE_NS
 from compile.job import Job
 from compile.parity import Subject
-from compile.recipes import Candidate
 from compile.store import Key
 from compile.timing import Latency, time_side_by_side
 from perception.files import sha256_of_bytes

@@ -33,7 +33,7 @@ from compile.calibration import DEFAULT_FRAMES, FEWEST_FRAMES
 from compile.compiler import CompileOutcome, compile_model
 from compile.decide import Decision, Row
 from compile.explain.page import ONLY_IN_JSON, percent
-from compile.job import (
+from compile.options import (
     EVALUATION_FRAMES,
     FUSE_CHOICES,
     MAX_DROP_WITH_LABELS,

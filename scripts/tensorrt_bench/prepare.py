@@ -14,9 +14,10 @@ from compile.calibration import choose_calibration
 from compile.graph import GraphView
 from compile.importer import import_model
 from compile.job import feeds_of, some_feeds_of
-from compile.placement import RULES
-from compile.recipes import RECIPES, Quantizer
+from compile.quantizer import Quantizer
+from compile.recipes import RECIPES
 from compile.recordings import survey
+from compile.rules import RULES
 from perception.files import write_atomically
 from perception.model_spec import ModelSpec
 from scripts.tensorrt_bench.batch import write_batched
@@ -24,7 +25,7 @@ from scripts.tensorrt_bench.batch import write_batched
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data"
 CALIBRATION = (DATA / "clips" / "driveai_120", DATA / "clips" / "udacity_solidWhiteRight.mp4")
-RECIPE_OF = {"int8": "int8-plain-gptq", "int8-equalized": "int8-gptq", "int8-minmax": "int8-minmax"}
+RECIPE_OF = {"int8": "int8-plain-chosen", "int8-equalized": "int8-chosen", "int8-minmax": "int8-minmax"}
 CLIPS = ("udacity_solidWhiteRight.mp4", "udacity_vehicle_test_video.mp4")
 
 

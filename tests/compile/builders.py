@@ -45,7 +45,7 @@ def segmenter(*, outlier: float = 1.0) -> Sketch:
     """Three convolutions, the first two with a Relu. `outlier` scales one channel between the first and the second.
 
     What the network computes does not depend on `outlier`, but a large one leaves the other channels of that tensor
-    without codes in 8 bits.
+    without codes in 8 bits. A Clip stands in the place of a Relu then: no factor passes it, so nothing can be spread.
     """
     random = np.random.default_rng(7)
     sketch = Sketch(images=[1, 3, HEIGHT_PX, WIDTH_PX])
@@ -60,7 +60,9 @@ def segmenter(*, outlier: float = 1.0) -> Sketch:
     tensor = "images"
     for name, weight, bias in zip(("first", "second"), (first, second), biases, strict=False):
         read = [tensor, sketch.weight(weight), sketch.weight(bias)]
-        tensor = sketch.node("Relu", sketch.node("Conv", *read, name=name, pads=[1, 1, 1, 1]), name=f"{name}_relu")
+        grown = sketch.node("Conv", *read, name=name, pads=[1, 1, 1, 1])
+        clipped = [sketch.weight(np.float32(limit)) for limit in (0, 1e9)] if outlier != 1.0 else []
+        tensor = sketch.node("Clip" if clipped else "Relu", grown, *clipped, name=f"{name}_relu")
     scores = sketch.node("Conv", tensor, sketch.weight(third), sketch.weight(biases[2]), name="third")
     sketch.output(scores, "mask", [1, 3, HEIGHT_PX, WIDTH_PX])
     return sketch

@@ -13,9 +13,10 @@ from compile.grading import Evaluation, Examination
 from compile.graph import GraphView
 from compile.importer import import_model
 from compile.parity import Subject
-from compile.placement import RULES
-from compile.recipes import RECIPES, Quantizer
+from compile.quantizer import Quantizer
+from compile.recipes import RECIPES
 from compile.recordings import Recordings, evenly, survey
+from compile.rules import RULES
 from compile.shipment import first_difference
 from perception.engines.engine import Tensors
 from perception.model_spec import ModelSpec

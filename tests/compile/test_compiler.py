@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compile.compiler import CompileOutcome, compile_model, weight_bits
-from compile.job import CompileOptions
+from compile.options import CompileOptions
 from compile.replay import rebuild
 from hw_profiles.errors import PreflightError
 from hw_profiles.machine import read_machine

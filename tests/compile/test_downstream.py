@@ -11,9 +11,10 @@ from compile.downstream import Downstream, prices
 from compile.fitting import Fitting, fit_tensors
 from compile.graph import GraphView
 from compile.observation import Watch, observe, sampled_layers
-from compile.placement import RULES, place
+from compile.placement import place
 from compile.quantize import activation_grid
 from compile.ranges import RANGE_RULES, Range
+from compile.rules import RULES
 from tests.compile.builders import imported_graph
 from tests.compile.graphs import Sketch
 
@@ -83,7 +84,7 @@ def test_ranges_on_outputs_are_fitted_to_the_layers_behind_and_answers_keep_ever
     placement = place(graph, ONNXRT, scope="weighted", keep_float={})
     layers = sampled_layers(graph, placement.integer_nodes)
     seen = observe(Watch(graph, placement.ranged_tensors, layers, 4), feeds, threads=1)
-    fits = fit_tensors(Fitting(graph, placement, seen, feeds(), weight_bits=8, threads=1))
+    fits = fit_tensors(Fitting(graph, placement, seen, feeds(), weight_bits=8, threads=1, equalizing=False))
     first, third = output_of(graph, "first"), output_of(graph, "third")
     widest = RANGE_RULES["minmax"](seen.histograms[first])
     assert fits[first].range.low > 0.6 * widest.low

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -12,10 +10,12 @@ from compile.equalization import Equalizer, admits_shift, equalize, equalized_na
 from compile.fitting import Fitting, equalized_readers, fit_tensors, integer_readers, on_grid
 from compile.graph import GraphView
 from compile.observation import Watch, observe, sampled_layers
-from compile.placement import RULES, place
+from compile.placement import place
 from compile.quantize import activation_grid
+from compile.quantizer import Quantizer
 from compile.ranges import Range
-from compile.recipes import FITTED, Quantizer, Recipe
+from compile.recipes import FITTED, Recipe
+from compile.rules import RULES
 from tests.compile.builders import imported_graph, road_picture, segmenter
 from tests.compile.graphs import Sketch
 
@@ -76,7 +76,7 @@ def test_uneven_channels_are_equalized_and_lose_less(tmp_path):
     placement = place(graph, TENSORRT, scope="weighted", keep_float={})
     layers = sampled_layers(graph, placement.integer_nodes)
     seen = observe(Watch(graph, placement.ranged_tensors, layers, 8), feeds, threads=1)
-    fits = fit_tensors(Fitting(graph, placement, seen, feeds(), weight_bits=8, threads=1))
+    fits = fit_tensors(Fitting(graph, placement, seen, feeds(), weight_bits=8, threads=1, equalizing=True))
     readers = integer_readers(graph, placement)
     uneven = readers_tensor(graph)
     assert fits[uneven].equalizer is not None
@@ -90,10 +90,10 @@ def readers_tensor(graph: GraphView) -> str:
 
 def test_without_leave_nothing_is_equalized(tmp_path):
     graph = imported_graph(two_layers(), tmp_path)
-    placement = place(graph, replace(TENSORRT, equalizes=False), scope="weighted", keep_float={})
+    placement = place(graph, TENSORRT, scope="weighted", keep_float={})
     layers = sampled_layers(graph, placement.integer_nodes)
     seen = observe(Watch(graph, placement.ranged_tensors, layers, 8), feeds, threads=1)
-    fits = fit_tensors(Fitting(graph, placement, seen, feeds(), weight_bits=8, threads=1))
+    fits = fit_tensors(Fitting(graph, placement, seen, feeds(), weight_bits=8, threads=1, equalizing=False))
     assert all(fit.equalizer is None for fit in fits.values())
 
 
@@ -113,7 +113,7 @@ def test_a_fitted_network_is_nearer_to_float_than_minmax(tmp_path, sketch):
         Recipe("minmax", "minmax", "weighted", ""),
         Recipe("fitted", FITTED, "weighted", ""),
         Recipe("corrected", FITTED, "weighted", "", "nearest"),
-        Recipe("gptq", FITTED, "weighted", "", "gptq"),
+        Recipe("chosen", FITTED, "weighted", "", "gptq"),
     ]
     quantizer.observe(recipes)
     truth = answers(graph.model)
@@ -132,48 +132,27 @@ def test_what_is_left_on_a_grid_is_what_onnx_says(signed):
     np.testing.assert_allclose(on_grid(values, grid), (codes - int(grid.zero_point)) * grid.scale, atol=1e-6)
 
 
-def relu_layers(activation: str, *, branch: bool) -> Sketch:
-    """As `two_layers`, with an activation that commutes with scaling; a branch reads it too where asked for."""
+def relu_layers() -> Sketch:
+    """As `two_layers`, with an activation that commutes with scaling."""
     random = np.random.default_rng(5)
     sketch = Sketch(images=[1, 3, 64, 96])
     first = random.normal(0, 0.5, (8, 3, 1, 1)).astype(np.float32) * np.geomspace(0.3, 60, 8)[:, None, None, None]
     bias = sketch.weight(random.normal(0, 1, 8).astype(np.float32))
     grown = sketch.node("Conv", "images", sketch.weight(first.astype(np.float32)), bias, name="first")
-    active = sketch.node(activation, grown, name="active") if activation else grown
+    active = sketch.node("Relu", grown, name="active")
     weight = sketch.weight(random.normal(0, 0.3, (8, 8, 3, 3)).astype(np.float32))
     deep = sketch.node("Conv", active, weight, name="second", pads=[1, 1, 1, 1])
-    deep = sketch.node("Add", deep, active) if branch else deep
     last = sketch.weight(random.normal(0, 0.3, (4, 8, 1, 1)).astype(np.float32))
     sketch.output(sketch.node("Conv", deep, last, name="third"), "out", [1, 4, 64, 96])
     return sketch
 
 
-@pytest.mark.parametrize(
-    ("activation", "branch", "folds"),
-    [
-        ("Relu", False, True),
-        ("LeakyRelu", False, True),
-        ("", False, True),
-        ("Relu", True, False),
-        ("Tanh", False, False),
-    ],
-)
-def test_an_equalizer_that_a_convolution_can_take_up_is_no_operator(tmp_path, activation, branch, folds):
-    graph = imported_graph(relu_layers(activation, branch=branch), tmp_path)
-    tensor = next(node for node in graph.nodes if node.name == "second").input[0]
-    equalizer = Equalizer(np.zeros(8, np.float32), np.geomspace(0.1, 20, 8).astype(np.float32))
-    model = equalize(graph, {tensor: equalizer}, {tensor: ("second",)})
-    assert (len(model.graph.node) == len(graph.nodes)) is folds
-    assert any(node.op_type == "BatchNormalization" for node in model.graph.node) is not folds
-    np.testing.assert_allclose(answers(model), answers(graph.model), rtol=1e-3, atol=1e-3)
-
-
-def test_a_plain_recipe_folds_what_it_equalizes_and_is_nearer_to_float_for_it(tmp_path):
-    graph = imported_graph(relu_layers("Relu", branch=False), tmp_path)
+def test_a_plain_recipe_spreads_channels_without_an_operator_and_is_nearer_to_float_for_it(tmp_path):
+    graph = imported_graph(relu_layers(), tmp_path)
     quantizer = Quantizer(graph, TENSORRT, feeds, lambda count: feeds(count), {}, weight_bits=8, threads=1)
     recipes = [
         Recipe("minmax", "minmax", "weighted", ""),
-        Recipe("plain", FITTED, "weighted", "", None, "folded"),
+        Recipe("plain", FITTED, "weighted", "", equalizes=False),
     ]
     quantizer.observe(recipes)
     models = [quantizer.candidate(recipe).model for recipe in recipes]
@@ -186,7 +165,7 @@ def test_a_plain_recipe_folds_what_it_equalizes_and_is_nearer_to_float_for_it(tm
 def test_a_plain_recipe_adds_no_operator_to_a_network_of_other_activations(tmp_path):
     graph = imported_graph(two_layers(), tmp_path)
     quantizer = Quantizer(graph, TENSORRT, feeds, lambda count: feeds(count), {}, weight_bits=8, threads=1)
-    recipe = Recipe("plain", FITTED, "weighted", "", "nearest", "folded")
+    recipe = Recipe("plain", FITTED, "weighted", "", "nearest", equalizes=False)
     quantizer.observe([recipe])
     model = quantizer.candidate(recipe).model
     assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)

@@ -13,7 +13,7 @@ from compile.compiler import _quantizer
 from compile.contest import Contest
 from compile.half import allowing_half, allows_half
 from compile.job import Job, open_job
-from compile.placement import RULES
+from compile.rules import RULES
 from compile.search import search
 from compile.target import SimulatedTarget
 from perception.engines.engine import Engine

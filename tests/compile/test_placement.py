@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compile.placement import RULES, place
+from compile.placement import place
+from compile.rules import RULES
 from tests.compile.builders import imported_graph
 from tests.compile.graphs import Sketch
 

@@ -9,9 +9,10 @@ import pytest
 from compile.backends.onnxrt import build, node_times, opened
 from compile.graph import GraphView
 from compile.observation import Watch, observe
-from compile.placement import RULES, place
+from compile.placement import place
 from compile.quantize import activation_grid, quantize, quantized_weight, weight_grid
 from compile.ranges import Range, min_max
+from compile.rules import RULES
 from tests.compile.builders import HEIGHT_PX, WIDTH_PX, imported_graph, segmenter
 from tests.compile.graphs import Sketch
 

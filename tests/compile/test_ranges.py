@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compile import ranges
+from compile.fitting import on_grid
 from compile.observation import Watch, observe
+from compile.quantize import activation_grid
 from compile.ranges import RANGE_RULES, Histogram, Range, groups_within
 from perception.errors import ModelError
 from tests.compile.builders import HEIGHT_PX, WIDTH_PX, imported_graph, segmenter
@@ -99,3 +101,26 @@ def test_a_tensor_that_is_not_finite_on_a_real_frame_is_named(tmp_path):
     feed = {"images": np.full((1, 3, HEIGHT_PX, WIDTH_PX), np.inf, np.float32)}
     with pytest.raises(ModelError, match="tensor images, an input: holds NaN or infinity on a calibration frame"):
         observe(Watch(graph, ("images",), (), 1), lambda: [feed], threads=1)
+
+
+@pytest.mark.parametrize("rule", ["mse", "entropy"])
+def test_weighing_rules_cut_off_outliers_and_keep_what_is_even(rule):
+    random = np.random.default_rng(0)
+    heavy = counted(random.standard_t(3, 200_000))
+    assert 4 < RANGE_RULES[rule](heavy).high < 0.8 * heavy.high
+    even = RANGE_RULES[rule](counted(random.uniform(-3, 5, 100_000)))
+    assert even.low == pytest.approx(-3, abs=0.2)
+    assert even.high == pytest.approx(5, abs=0.2)
+    assert RANGE_RULES[rule](counted(np.zeros(10))) == Range(0.0, 0.0)
+
+
+def test_the_rule_of_least_squares_loses_less_than_any_percentile_when_rounded():
+    random = np.random.default_rng(1)
+    values = random.standard_t(3, 200_000).astype(np.float32)
+
+    def lost(interval: Range) -> float:
+        return float(((on_grid(values, activation_grid(interval, signed=False)) - values) ** 2).mean())
+
+    errors = {name: lost(rule(counted(values))) for name, rule in RANGE_RULES.items()}
+    assert errors["mse"] <= 1.1 * min(errors.values())
+    assert errors["mse"] < 0.8 * errors["minmax"]

@@ -7,12 +7,16 @@ import pytest
 
 from compile.backends.onnxrt import build, opened
 from compile.frontier import Frontier, levels_of
+from compile.graph import GraphView
+from compile.importer import import_model
 from compile.observation import Watch, observe
-from compile.placement import RULES, place
+from compile.placement import place
 from compile.quantize import quantize
 from compile.ranges import min_max
-from compile.reconstruction import Reconstruction, _typical, reconstruct
-from compile.rounding import refitted
+from compile.reconstruction import JUDGING, Reconstruction, _Reconstructor, reconstruct, typical
+from compile.rounding import moments_of, refitted
+from compile.rules import RULES
+from compile.slopes import LEAST_PASSED, slopes
 from tests.compile.builders import imported_graph, segmenter
 from tests.compile.graphs import Sketch
 from tests.compile.test_equalization import feeds, two_layers
@@ -61,7 +65,7 @@ def test_layers_of_one_level_do_not_depend_on_each_other():
 
 
 @pytest.mark.parametrize("kind", ["tensorrt", "onnxrt"])
-@pytest.mark.parametrize("rounding", ["nearest", "gptq"])
+@pytest.mark.parametrize("rounding", ["nearest", "chosen"])
 def test_corrected_layers_have_little_mean_error_left(tmp_path, kind, rounding):
     graph, placement, ranges = prepared(tmp_path, kind, two_layers())
     weights = reconstruct(Reconstruction(graph, placement, ranges, rounding, 8, 1), feeds())
@@ -91,26 +95,83 @@ def read_by_two_groups(lost: float):
 
 def test_weights_are_refitted_to_what_the_layers_before_lose():
     weight, real, ours = read_by_two_groups(0.25)
+    read = moments_of(ours, ours), moments_of(real - ours, ours)
     wanted = np.einsum("ngk,gok->ngo", real, weight)
-    errors = [wanted - np.einsum("ngk,gok->ngo", ours, each) for each in (weight, refitted(weight, real, ours))]
+    errors = [wanted - np.einsum("ngk,gok->ngo", ours, each) for each in (weight, refitted(weight, *read, hold=1.0))]
     assert np.abs(errors[1]).mean() < 0.6 * np.abs(errors[0]).mean()
 
 
 def test_weights_behind_layers_that_lose_nothing_stay():
     weight, real, ours = read_by_two_groups(0.0)
-    np.testing.assert_array_equal(refitted(weight, real, ours), weight)
+    read = moments_of(ours, ours), moments_of(real - ours, ours)
+    np.testing.assert_array_equal(refitted(weight, *read, hold=1.0), weight)
 
 
-def test_a_few_clipped_features_do_not_move_the_correction():
-    errors = np.full((1, 2, 20, 20), 0.5, np.float32)
-    errors[0, 1, 0, :4] = 100.0
-    np.testing.assert_allclose(_typical([errors], 1), [0.5, 0.5])
+def test_a_few_clipped_features_do_not_move_a_trimmed_correction():
+    errors = np.full((2, 400), 0.5, np.float32)
+    errors[1, :4] = 100.0
+    weights = np.ones_like(errors)
+    np.testing.assert_allclose(typical(errors, weights, 0.05), [0.5, 0.5])
+    assert typical(errors, weights, 0.0)[1] > 1.0
+
+
+def test_a_correction_follows_the_errors_that_the_activation_behind_lets_through(tmp_path):
+    """Nine values in ten lie where the SiLU gives next to nothing: their mean error is nobody's business."""
+    graph = imported_graph(two_layers(), tmp_path)
+    first = next(node for node in graph.nodes if node.name == "first")
+    values = np.repeat(np.float32([-9.0, 3.0]), (900, 100))[None]
+    errors = np.repeat(np.float32([0.5, -0.1]), (900, 100))[None]
+    weights = slopes(graph, first.output[0], values) ** 2 + LEAST_PASSED
+    assert typical(errors, np.ones_like(errors), 0.0)[0] > 0.4
+    assert typical(errors, weights, 0.0)[0] == pytest.approx(-0.1, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("operator", "attributes", "expected"),
+    [
+        ("Relu", {}, [0, 1, 1]),
+        ("LeakyRelu", {"alpha": 0.2}, [0.2, 1, 1]),
+        ("Sigmoid", {}, [0.0, 0.235, 0.0]),
+        ("HardSigmoid", {}, [0, 0.2, 0]),
+        ("HardSwish", {}, [0, 2 / 3, 1]),
+        ("Softplus", {}, [1, 1, 1]),
+    ],
+)
+def test_slopes_are_those_of_the_activation_and_1_where_it_is_not_known(tmp_path, operator, attributes, expected):
+    sketch = Sketch(images=[1, 4, 8, 8])
+    made = sketch.node(operator, sketch.conv("images", 4, 4, name="conv"), **attributes)
+    sketch.output(sketch.conv(made, 4, 4), "out", [1, 4, 8, 8])
+    graph = GraphView.of(import_model(sketch.save(tmp_path / "sketch.onnx", opset=14)).model)
+    tensor = next(node for node in graph.nodes if node.name == "conv").output[0]
+    np.testing.assert_allclose(slopes(graph, tensor, np.float32([-9, 0.5, 9])), expected, atol=0.02)
+
+
+def test_a_layer_is_refitted_only_where_frames_that_it_was_not_fitted_on_agree(tmp_path):
+    graph, placement, ranges = prepared(tmp_path, "tensorrt", two_layers())
+    walk = _Reconstructor(Reconstruction(graph, placement, ranges, "chosen", 8, 1), feeds(6))
+    node = next(node for node in graph.nodes if node.name == "second")
+    random = np.random.default_rng(0)
+    real = [random.normal(0, 1, (64, 1, 8)).astype(np.float32) for _ in range(6)]
+    weight = random.normal(0, 1, (1, 8, 8)).astype(np.float32)
+    smaller = [values * np.float32(0.7) for values in real]
+    only_fitted = [real[at] if (at + 1) % JUDGING == 0 else smaller[at] for at in range(6)]
+    assert walk._best(node, weight, real, smaller).how.startswith("weights refitted")
+    assert not walk._best(node, weight, real, only_fitted).how.startswith("weights refitted")
+
+
+def test_one_engine_mixes_ways_and_says_of_each_layer_which(tmp_path):
+    graph, placement, ranges = prepared(tmp_path, "tensorrt", two_layers())
+    weights = reconstruct(Reconstruction(graph, placement, ranges, "chosen", 8, 1), feeds())
+    model = quantize(graph, placement, ranges, weights=weights)
+    told = {node.name: node.doc_string for node in model.graph.node if node.name in weights}
+    assert told == {name: each.how for name, each in weights.items()}
+    assert len(set(told.values())) > 1
 
 
 def test_weights_rounded_together_lose_less_at_the_output(tmp_path):
     graph, placement, ranges = prepared(tmp_path, "tensorrt", two_layers())
     losses = []
-    for rounding in ("nearest", "gptq"):
+    for rounding in ("nearest", "chosen"):
         job = Reconstruction(graph, placement, ranges, rounding, 4, 1)
         model = quantize(graph, placement, ranges, weights=reconstruct(job, feeds()), weight_bits=4)
         with opened(build(graph.model), threads=1) as truth, opened(build(model), threads=1, integers=False) as ours:
@@ -120,7 +181,7 @@ def test_weights_rounded_together_lose_less_at_the_output(tmp_path):
 
 def test_the_same_frames_give_the_same_weights(tmp_path):
     graph, placement, ranges = prepared(tmp_path, "tensorrt", segmenter())
-    job = Reconstruction(graph, placement, ranges, "gptq", 8, 1)
+    job = Reconstruction(graph, placement, ranges, "chosen", 8, 1)
     first, second = reconstruct(job, feeds()), reconstruct(job, feeds())
     assert all(np.array_equal(first[name].codes, second[name].codes) for name in first)
     assert all(np.array_equal(first[name].bias, second[name].bias) for name in first)

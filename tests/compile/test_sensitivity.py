@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from compile.observation import Watch, observe
-from compile.placement import RULES, place
+from compile.placement import place
 from compile.ranges import min_max
+from compile.rules import RULES
 from compile.sensitivity import layer_losses
 from tests.compile.builders import HEIGHT_PX, WIDTH_PX, imported_graph, segmenter
 

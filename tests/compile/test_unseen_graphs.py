@@ -12,11 +12,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compile.backends.onnxrt import build, opened
+from compile.candidate import Candidate
 from compile.compiler import weight_bits
 from compile.graph import GraphView
 from compile.importer import ImportedModel, import_model
-from compile.placement import RULES
-from compile.recipes import RECIPES, Candidate, Quantizer, usable_recipes
+from compile.quantizer import Quantizer, usable_recipes
+from compile.recipes import RECIPES
+from compile.rules import RULES
 from hw_profiles.machine import read_machine
 from perception.decode import open_decoder
 from perception.engines.engine import Tensors

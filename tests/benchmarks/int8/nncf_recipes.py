@@ -14,7 +14,7 @@ import openvino
 from compile.accuracy import LOWEST_SCORE
 from compile.backends.onnxrt import build as bytes_of
 from compile.grading import read_labels
-from compile.job import MAX_DROP_WITH_LABELS
+from compile.options import MAX_DROP_WITH_LABELS
 from perception.engines.onnxrt import OnnxRuntimeEngine
 from perception.errors import LabelError
 from perception.frame import Frame

@@ -12,12 +12,14 @@ import cv2
 import onnx
 
 from compile.calibration import choose_calibration
+from compile.candidate import Candidate
 from compile.compiler import compile_model
 from compile.grading import Grade
-from compile.job import MIN_AGREEMENT, CompileOptions, Job, open_job
-from compile.placement import RULES
-from compile.recipes import Candidate, Quantizer
+from compile.job import Job, open_job
+from compile.options import MIN_AGREEMENT, CompileOptions
+from compile.quantizer import Quantizer
 from compile.recordings import survey
+from compile.rules import RULES
 from compile.search import search
 from compile.target import SimulatedTarget
 from hw_profiles.machine import read_machine
