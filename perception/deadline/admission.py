@@ -141,6 +141,7 @@ def admit(plan: Plan, crew: Crew, costs: Sequence[FrameCost], rehearsal: Rehears
         demands=bounded(demands, lanes=lanes),
         frames=tuple(costs),
         booking_ns=rehearsal.booking_ns,
+        turn_ns=rehearsal.turn_ns,
         lanes=lanes,
         cores=cores,
         spinning=lanes if plan.wish.spin else 0,

@@ -62,11 +62,13 @@ class Rehearsal:
     """What the loop adds to one frame of one model, in nanoseconds.
 
     Attributes:
-        booking_ns: CPU time of the loop's process.
+        booking_ns: CPU time of the loop's process, over all its threads.
+        turn_ns: of that, what no other frame's can overlap with: never more than passed from one frame to the next.
         handing_over_ns: from the loop to an engine's process and back, beside the engine's own work.
     """
 
     booking_ns: int = 0
+    turn_ns: int = 0
     handing_over_ns: int = 0
 
 
@@ -120,12 +122,12 @@ def rehearsed(
         with threads_switching_quickly():
             loop.run()
         publisher.finish()
-        spent_ns = time.process_time_ns() - began_ns
-        meanwhile = sum(cost.reading_ns / cost.period_ns for cost in costs if cost.apart_ns == 0)
-        spent_ns -= int(meanwhile * (time.perf_counter_ns() - clock_ns))
+        spent_ns, passed_ns = time.process_time_ns() - began_ns, time.perf_counter_ns() - clock_ns
+        spent_ns -= int(passed_ns * sum(cost.reading_ns / cost.period_ns for cost in costs if cost.apart_ns == 0))
         spent_ns -= sum(cost.looking_ns for cost in costs) * count // len(costs)
-        jobs = sum(stream.total for stream in publisher.tally.streams.values())
-        return Rehearsal(max(0, spent_ns // max(1, jobs)), _beyond_ns(parts.crew, warm_ns))
+        jobs = max(1, sum(stream.total for stream in publisher.tally.streams.values()))
+        booking_ns = max(0, spent_ns // jobs)
+        return Rehearsal(booking_ns, min(booking_ns, passed_ns // jobs), _beyond_ns(parts.crew, warm_ns))
 
 
 @contextmanager

@@ -13,7 +13,9 @@ package measured when it was compiled, whichever is more. Then, with m engine pr
   argument of M. Bertogna, M. Cirinei and G. Lipari, ECRTS 2005.
 - cores: the CPU time that reading every frame costs (decoding above all), looking at it, booking it in the loop and
   running its models, over all cores: a network on a GPU is of no use to who cannot decode so many pictures.
-- reading: no camera is read faster than its decoder goes; booking: the loop is one thread at a time.
+- reading: no camera is read faster than its decoder goes;
+- the loop: one thread at a time, for as long as a frame takes by the clock where frames come as fast as they are taken.
+  Its threads may burn far more CPU time than that while they wait for each other.
 
 The bound is sufficient, not necessary.
 """
@@ -64,6 +66,7 @@ class Need:
         demands: of the engines.
         frames: what every camera's frames cost before an engine sees them.
         booking_ns: CPU time of the loop for one frame and model.
+        turn_ns: how long the loop is taken for it.
         lanes: engine processes side by side.
         cores: of the machine.
         spinning: cores that engines keep busy while they wait.
@@ -72,6 +75,7 @@ class Need:
     demands: tuple[Demand, ...]
     frames: tuple[FrameCost, ...]
     booking_ns: int
+    turn_ns: int
     lanes: int
     cores: float
     spinning: int = 0
@@ -82,7 +86,7 @@ class Need:
         shares = {
             f"{self.lanes} engine process" + "es" * (self.lanes > 1): utilisation(self.demands, lanes=self.lanes),
             f"{self.cores:g} core" + "s" * (self.cores > 1): sum(cores.values()) / self.cores,
-            "the loop": cores["booking"],
+            "the loop": sum(self.turn_ns / demand.period_ns for demand in self.demands),
         }
         return shares | {f"reading {each.camera}": each.apart_ns / each.period_ns for each in self.frames}
 

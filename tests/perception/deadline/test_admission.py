@@ -57,11 +57,13 @@ def test_what_is_predicted_of_an_overload_of_the_cores_comes_true(tmp_path: Path
     assert 0.6 < spent_ns / frames / predicted_ns < 2
 
 
-def needed(*, reading_ms: int = 0, apart_ms: int = 0, booking_ms: int = 0, cpu_ms: int = 0, cores: float = 4) -> Need:
+def needed(
+    *, reading_ms: int = 0, apart_ms: int = 0, booking_ms: int = 0, turn_ms: int = 0, cpu_ms: int = 0, cores: float = 4
+) -> Need:
     """Two cameras at 10 Hz and one model."""
     frames = tuple(FrameCost(name, 100 * MS, reading_ms * MS, apart_ms * MS) for name in ("left", "right"))
     demands = tuple(Demand("model", each.camera, 100 * MS, 1 * MS, 100 * MS, cpu_ns=cpu_ms * MS) for each in frames)
-    return Need(demands, frames, booking_ms * MS, lanes=1, cores=cores)
+    return Need(demands, frames, booking_ms * MS, turn_ms * MS, lanes=1, cores=cores)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,8 @@ def needed(*, reading_ms: int = 0, apart_ms: int = 0, booking_ms: int = 0, cpu_m
         (needed(reading_ms=181), "4 cores"),
         (needed(reading_ms=100, cpu_ms=81), "4 cores"),
         (needed(cpu_ms=46, cores=1), "1 core"),
-        (needed(booking_ms=46), "the loop"),
+        (needed(booking_ms=181), "4 cores"),
+        (needed(booking_ms=46, turn_ms=46), "the loop"),
         (needed(apart_ms=91), "reading left"),
     ],
 )
@@ -87,7 +90,7 @@ def test_each_thing_that_can_be_used_up_is_named_just_past_its_limit(need: Need,
         needed(reading_ms=179),
         needed(reading_ms=100, cpu_ms=79),
         needed(cpu_ms=44, cores=1),
-        needed(booking_ms=44),
+        needed(booking_ms=179, turn_ms=44),
         needed(apart_ms=89),
         needed(reading_ms=181).slower(0.75),
         needed(reading_ms=181).only(["left"]),
