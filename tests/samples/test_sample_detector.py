@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -64,3 +67,18 @@ def test_average_precision_of_known_rankings(right: tuple[bool, ...], wanted: in
     ranked = [(1.0 - 0.1 * index, hit) for index, hit in enumerate(right)]
     assert evaluate.average_precision(ranked, wanted) == pytest.approx(expected, abs=0.01)
     assert np.isnan(evaluate.average_precision([], 0))
+
+
+def test_its_average_precision_is_what_the_readme_states(samples: Path) -> None:
+    stated = float(re.search(r"\| everything \| (\.\d+)", (samples / "README.md").read_text())[1])
+    script = samples / "make" / "evaluate.py"
+    command = [
+        sys.executable,
+        script,
+        "--model",
+        samples / "models" / "sample_detector.onnx",
+        "--drive",
+        samples / "drive",
+    ]
+    said = subprocess.run([*command, "--step", "10"], check=True, capture_output=True, text=True).stdout
+    assert float(re.match(r"all: mean ([\d.]+)", said)[1]) == pytest.approx(stated, abs=0.03)

@@ -1,6 +1,6 @@
 """Train the sample detector on rendered streets and write it as ONNX.
 
-python data/samples/make/train.py --frames 9600 --epochs 40 --seed 1 --out data/samples/models/sample_detector.onnx
+python data/samples/make/train.py --frames 9600 --epochs 64 --seed 1 --out data/samples/models/sample_detector.onnx
 
 Frames are rendered once into --work and found there again; a checkpoint a epoch lets an interrupted training go on.
 With a GPU this takes minutes; on a CPU it runs the same code slowly.
@@ -242,7 +242,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=9600, help="rendered training frames (24 a street)")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=64)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=1)
