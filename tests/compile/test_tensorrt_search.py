@@ -97,7 +97,7 @@ def test_the_fastest_precision_ships_with_few_builds(tmp_path, monday, on_an_h10
     assert chosen.precision == precision
     assert chosen.latency.p50_ms == min(latencies(outcome).values())
     assert any(row.float_layers < row.weighted_layers for row in outcome.decision.rows)
-    assert len(outcome.search["build_seconds"]) <= 5
+    assert len(outcome.search["build_seconds"]) <= 6
 
 
 def test_layers_that_8_bits_make_slower_are_left_in_half_precision(tmp_path, monday, on_an_h100):

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from perception.engines.engine import Tensors
+from perception.engines.engine import Tensors, Wait
 from perception.engines.onnxrt import OnnxRuntimeEngine
 from perception.engines.table import ENGINES
 
@@ -52,8 +52,8 @@ class RememberingEngine(OnnxRuntimeEngine):
 class DicingEngine(OnnxRuntimeEngine):
     """Each time it is opened it is another engine, as one that picks its kernels by timing them."""
 
-    def __init__(self, content: bytes, *, threads: int) -> None:
-        super().__init__(content, threads=threads)
+    def __init__(self, content: bytes, *, threads: int, wait: Wait = "auto") -> None:
+        super().__init__(content, threads=threads, wait=wait)
         self._scale = np.float32(1 + 1e-3 * np.random.default_rng().random())
 
     def infer(self, feeds: Tensors) -> Tensors:
@@ -63,8 +63,8 @@ class DicingEngine(OnnxRuntimeEngine):
 class LeakingEngine(OnnxRuntimeEngine):
     """Keeps a page of memory with every call."""
 
-    def __init__(self, content: bytes, *, threads: int) -> None:
-        super().__init__(content, threads=threads)
+    def __init__(self, content: bytes, *, threads: int, wait: Wait = "auto") -> None:
+        super().__init__(content, threads=threads, wait=wait)
         self._kept: list[bytearray] = []
 
     def infer(self, feeds: Tensors) -> Tensors:
@@ -87,8 +87,8 @@ class SettlingEngine(OnnxRuntimeEngine):
 class HoardingEngine(OnnxRuntimeEngine):
     """Takes 300 MB at once and keeps them."""
 
-    def __init__(self, content: bytes, *, threads: int) -> None:
-        super().__init__(content, threads=threads)
+    def __init__(self, content: bytes, *, threads: int, wait: Wait = "auto") -> None:
+        super().__init__(content, threads=threads, wait=wait)
         self._kept = bytearray(b"x" * HOARD_BYTES)
 
 
