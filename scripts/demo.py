@@ -35,7 +35,7 @@ PACKAGE, REFERENCE, RELEASE, REPORT = OUT / "package", OUT / "float", OUT / "rel
 REPOSITORY = OUT / "repository"
 PROFILE = "arm_cpu" if platform.machine() == "aarch64" else "x86_cpu"
 GATED_FRAMES = 370  # the interval of a 99th percentile needs 368
-SOAKED_FRAMES = 600  # a demo's time: the default is 1,000
+SOAKED_FRAMES = 500  # a demo's time: the default is 1,000
 SIGNS = {"PASSED": "[green]✓[/]", "FAILED": "[red]✗[/]", "INCONCLUSIVE": "[yellow]?[/]"}
 REFUSED = {
     "FAILED": "[red]refused: the package did not pass its gates[/]",
@@ -54,9 +54,9 @@ def main() -> int:
     truth = f"--recording {DRIVE} --labels {DRIVE} --class-map {CLASSES}"
     run(
         f"compile {MODEL} --profile {PROFILE} --calibration {CALIBRATION} {truth} "
-        f"--frames 24 --graded-frames 32 --timing-s 1 --time-limit 3 --output {PACKAGE} --reference-output {REFERENCE}"
+        f"--frames 16 --graded-frames 24 --timing-s 1 --time-limit 3 --output {PACKAGE} --reference-output {REFERENCE}"
     )
-    shown = "--camera front --frames 60 --clock measured"
+    shown = "--camera front --frames 45 --clock measured"
     run(f"replay {PACKAGE} {DRIVE} {shown} --log {OUT}/replay.jsonl --overlay {OUT}/overlay")
     gate = f"gate {PACKAGE} {truth} --frames {GATED_FRAMES} --soak-frames {SOAKED_FRAMES}"
     gate += f" --reference {REFERENCE} --first-release --report {REPORT}"
@@ -69,7 +69,7 @@ def main() -> int:
         run(f"release keys create --output {OUT}/keys --repository {REPOSITORY}")
         run(f"release sign {PACKAGE} --judgement {OUT}/judgement.json --key {OUT}/keys/signer.pem --output {RELEASE}")
         run(f"release verify {RELEASE} --key {OUT}/keys/signer.pub")
-        frames = f"--frames-of {DRIVE} --reference-frames 200"
+        frames = f"--frames-of {DRIVE} --reference-frames 100"
         run(f"release publish {RELEASE} --repository {REPOSITORY} --keys {OUT}/keys {frames} --offer")
         vehicle = f"--root {REPOSITORY}/metadata/1.root.json --profile {PROFILE} --vehicle-id DEMO --once"
         run(f"agent {OUT}/vehicle --repository {REPOSITORY} {vehicle}", must_pass=False)  # a busy machine is too slow
