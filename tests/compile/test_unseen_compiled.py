@@ -84,8 +84,10 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_drive(tmp_path_factory.mktemp("recordings") / "drive", seed=3, count=32)
 
 
-@pytest.mark.parametrize("precision", ["auto", "int8"])
-@pytest.mark.parametrize("name", CASES)
+ASKED = [(name, "int8") for name in CASES] + [(name, "auto") for name in ("opset 9", "If", "rows in pixels")]
+
+
+@pytest.mark.parametrize(("name", "precision"), ASKED)
 def test_an_unseen_network_compiles_or_is_refused_in_one_sentence(
     tmp_path: Path, drive: Path, capsys: pytest.CaptureFixture[str], name: str, precision: str
 ) -> None:
