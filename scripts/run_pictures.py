@@ -78,14 +78,17 @@ def _photograph_viewer(recorded: Path, picture: Path) -> None:
     ports = [_free_port(), _free_port()]
     command = [Path(sys.executable).with_name("rerun"), recorded, "--serve-web", "--bind", "127.0.0.1"]
     command += ["--port", str(ports[0]), "--web-viewer-port", str(ports[1])]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as viewer:
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(
+        command, **silent, start_new_session=True
+    ) as viewer:  # the command starts the viewer and waits
         try:
             time.sleep(8)
             recording = f"rerun%2Bhttp://127.0.0.1:{ports[0]}/proxy"
             page = f"http://127.0.0.1:{ports[1]}/?url={recording}&renderer=webgl"
             _photograph(page, picture, size_px=SIZE_PX, wait_s=30)
         finally:
-            viewer.terminate()
+            os.killpg(viewer.pid, signal.SIGTERM)
 
 
 def _photograph(page: str, picture: Path, *, size_px: tuple[int, int], wait_s: float) -> None:
