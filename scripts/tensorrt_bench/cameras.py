@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
-import numpy as np
-
 from perception.engines.lending import Pixels
 from perception.engines.tensorrt import TensorRtEngine
-from perception.engines.tensorrt_cameras import BatchedCameras, ForkedCameras
+from perception.engines.tensorrt_cameras import ForkedCameras
 from perception.engines.tensorrt_frames import FrameMemory, FramePath
 from scripts.tensorrt_bench.book import Book, Job, p50_ms, regular_service, tail, take_turns
-from scripts.tensorrt_bench.cases import CAMERAS, Case
+from scripts.tensorrt_bench.cases import Case
 from scripts.tensorrt_bench.latency import call
-from scripts.tensorrt_bench.sides import FULL_HD, MEMORIES
+from scripts.tensorrt_bench.sides import MEMORIES, six_batched, six_paths
 
 TIMES = 100
 
@@ -24,12 +21,11 @@ def six_cameras(case: Case, precision: str, book: Book, *, rounds: int, limit_s:
     engine = TensorRtEngine(case.plan(precision).read_bytes())
     batch_plan = case.plan(case.batch_of(precision))
     batch = TensorRtEngine(batch_plan.read_bytes()) if batch_plan.is_file() else None
-    pictures = [np.asarray(cv2.resize(each, (1920, 1080)), np.uint8) for each in case.images(CAMERAS)]
     jobs: dict[str, Job] = {}
     for memory in MEMORIES:
-        jobs |= _on_one_engine(engine, case, memory, pictures)
+        jobs |= _on_one_engine(engine, case, memory)
         if batch is not None:
-            jobs[f"one batch, {memory}"] = _batched(batch, case, memory, pictures)
+            jobs[f"one batch, {memory}"] = _batched(batch, case, memory)
     with regular_service(book) as granted:
         book.raw["six cameras, settings"] = granted
         recorders = take_turns({name: (job, TIMES) for name, job in jobs.items()}, rounds, limit_s=limit_s)
@@ -49,16 +45,8 @@ def six_cameras(case: Case, precision: str, book: Book, *, rounds: int, limit_s:
         each.close()
 
 
-def _on_one_engine(
-    engine: TensorRtEngine, case: Case, memory: FrameMemory, pictures: Sequence[Pixels]
-) -> dict[str, Job]:
-    threshold = case.spec.decoding.score_threshold
-    paths = [
-        FramePath(engine, case.spec, FULL_HD, buffers=1, memory=memory, score_threshold=threshold) for _ in pictures
-    ]
-    buffers = [path.lend() for path in paths]
-    for buffer, picture in zip(buffers, pictures, strict=True):
-        buffer[...] = picture
+def _on_one_engine(engine: TensorRtEngine, case: Case, memory: FrameMemory) -> dict[str, Job]:
+    paths, buffers = six_paths(engine, case, memory)
     forked = ForkedCameras(paths, buffers, engine)
     print(memory, "forked graph:", forked.why_no_graph or "captured", flush=True)
     _require_equal(forked.detect(), [path.detect(buffer) for path, buffer in zip(paths, buffers, strict=True)])
@@ -82,11 +70,8 @@ def _a_launch_each(paths: Sequence[FramePath], buffers: Sequence[Pixels]) -> Job
     return run
 
 
-def _batched(batch: TensorRtEngine, case: Case, memory: FrameMemory, pictures: Sequence[Pixels]) -> Job:
-    threshold = case.spec.decoding.score_threshold
-    together = BatchedCameras(batch, case.spec, [FULL_HD] * CAMERAS, memory=memory, score_threshold=threshold)
-    for buffer, picture in zip(together.frames, pictures, strict=True):
-        buffer[...] = picture
+def _batched(batch: TensorRtEngine, case: Case, memory: FrameMemory) -> Job:
+    together = six_batched(batch, case, memory)
     counts = [len(found) for found in together.detect()]
     print(memory, "batch graph:", together.why_no_graph or "captured", counts, "detections", flush=True)
     return together.detect

@@ -11,6 +11,7 @@ import pycuda.driver as cuda
 
 from perception.engines.cuda_device import pinned
 from perception.engines.cuda_frame import FrameLayout
+from perception.engines.lending import Pixels
 from perception.engines.tensorrt import TensorRtEngine
 from perception.engines.tensorrt_cameras import BatchedCameras, ForkedCameras
 from perception.engines.tensorrt_frames import FrameMemory, FramePath
@@ -41,25 +42,37 @@ def one_camera(engine: TensorRtEngine, case: Case, memory: FrameMemory) -> Side:
     return Side(f"one camera, {memory}", path.stream, lambda: path.enqueue(buffer), path.detections)
 
 
+def six_paths(engine: TensorRtEngine, case: Case, memory: FrameMemory) -> tuple[list[FramePath], list[Pixels]]:
+    """Six cameras on one engine, a picture in the buffer of each."""
+    threshold, buffers = case.spec.decoding.score_threshold, []
+    paths = [
+        FramePath(engine, case.spec, FULL_HD, buffers=1, memory=memory, score_threshold=threshold)
+        for _ in range(CAMERAS)
+    ]
+    for path, picture in zip(paths, _pictures(case, CAMERAS), strict=True):
+        buffers.append(path.lend())
+        buffers[-1][...] = picture
+    return paths, buffers
+
+
+def six_batched(batch: TensorRtEngine, case: Case, memory: FrameMemory) -> BatchedCameras:
+    """Six cameras as one batch, a picture in the buffer of each."""
+    threshold = case.spec.decoding.score_threshold
+    together = BatchedCameras(batch, case.spec, [FULL_HD] * CAMERAS, memory=memory, score_threshold=threshold)
+    for buffer, picture in zip(together.frames, _pictures(case, CAMERAS), strict=True):
+        buffer[...] = picture
+    return together
+
+
 def six_forked(engine: TensorRtEngine, case: Case, memory: FrameMemory) -> Side:
     """Six cameras, one graph with a branch each."""
-    threshold, pictures = case.spec.decoding.score_threshold, _pictures(case, CAMERAS)
-    paths = [
-        FramePath(engine, case.spec, FULL_HD, buffers=1, memory=memory, score_threshold=threshold) for _ in pictures
-    ]
-    buffers = [path.lend() for path in paths]
-    for buffer, picture in zip(buffers, pictures, strict=True):
-        buffer[...] = picture
-    forked = ForkedCameras(paths, buffers, engine)
+    forked = ForkedCameras(*six_paths(engine, case, memory), engine)
     return Side(f"six cameras, a branch each, {memory}", forked.stream, forked.enqueue, forked.read)
 
 
 def six_in_a_batch(batch: TensorRtEngine, case: Case, memory: FrameMemory) -> Side:
     """Six cameras, one batch."""
-    threshold = case.spec.decoding.score_threshold
-    together = BatchedCameras(batch, case.spec, [FULL_HD] * CAMERAS, memory=memory, score_threshold=threshold)
-    for buffer, picture in zip(together.frames, _pictures(case, CAMERAS), strict=True):
-        buffer[...] = picture
+    together = six_batched(batch, case, memory)
     return Side(f"six cameras, one batch, {memory}", together.stream, together.enqueue, together.read)
 
 

@@ -15,25 +15,18 @@ from safety_gates.rollout.decision import json_of, judge_stage
 from safety_gates.rollout.field import vehicle_table
 from safety_gates.rollout.fleet_file import fleet_line, read_fleet
 from safety_gates.rollout.ingest import RECORDS, TELEMETRY, Scope, ingest, total_counts
-from safety_gates.rollout.moving import command
 from safety_gates.rollout.quantities import LENT_MISSES
 from safety_gates.rollout.uploads import UploadFolder
 from tests.disk import room_for
 from tests.perception.fleet import CANDIDATE, NOW_NS
-from tests.safety_gates.rollout.field import DAY_NS, Cars, begun
+from tests.safety_gates.rollout.field import DAY_NS, begun
 
 DRIFT = {"counts": [1], "divergence": 0.9}
 
 
 @pytest.fixture
-def rollout(tmp_path, key):
-    started = begun(tmp_path / "rollout", key)
-    return command(started, "advance", "to candidates", key, now_ns=NOW_NS + DAY_NS, seen_stage="shadow")
-
-
-@pytest.fixture
-def cars(tmp_path):
-    return Cars(tmp_path, 40)
+def rollout(advanced):
+    return advanced
 
 
 def taken(rollout, cars, *, now_ns=NOW_NS + 2 * DAY_NS):

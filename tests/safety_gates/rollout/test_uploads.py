@@ -19,12 +19,11 @@ from safety_gates.rollout.decision_log import FOLDER
 from safety_gates.rollout.field import vehicle_table
 from safety_gates.rollout.fleet_file import Fleet, read_fleet
 from safety_gates.rollout.ingest import RECORDS, TELEMETRY, Scope, ingest, total_counts
-from safety_gates.rollout.moving import command
 from safety_gates.rollout.rollout import open_rollout
 from safety_gates.rollout.uploads import uploads_at
 from tests.disk import room_for
 from tests.perception.fleet import NOW_NS
-from tests.safety_gates.rollout.field import DAY_NS, Cars, begun
+from tests.safety_gates.rollout.field import DAY_NS
 from tests.safety_gates.rollout.s3 import Server
 
 PREFIX = "fleet/records"
@@ -51,14 +50,8 @@ def store(server, monkeypatch):
 
 
 @pytest.fixture
-def rollout(tmp_path, key):
-    started = begun(tmp_path / "rollout", key)
-    return command(started, "advance", "to candidates", key, now_ns=NOW_NS + DAY_NS, seen_stage="shadow")
-
-
-@pytest.fixture
-def cars(tmp_path):
-    return Cars(tmp_path, 40)
+def rollout(advanced):
+    return advanced
 
 
 def put(server, store, folder):
