@@ -71,6 +71,12 @@ class Rehearsal:
     turn_ns: int = 0
     handing_over_ns: int = 0
 
+    @classmethod
+    def of(cls, spent_ns: int, passed_ns: int, jobs: int, *, handing_over_ns: int = 0) -> Rehearsal:
+        """What so many jobs came to: CPU time spent, and time passed by the clock."""
+        booking_ns = max(0, spent_ns // jobs)
+        return cls(booking_ns, min(booking_ns, passed_ns // jobs), handing_over_ns)
+
 
 def frame_costs(
     source: FrameSource, periods_ns: Mapping[str, int], slots: Slots, *, is_live: bool
@@ -126,8 +132,7 @@ def rehearsed(
         spent_ns -= int(passed_ns * sum(cost.reading_ns / cost.period_ns for cost in costs if cost.apart_ns == 0))
         spent_ns -= sum(cost.looking_ns for cost in costs) * count // len(costs)
         jobs = max(1, sum(stream.total for stream in publisher.tally.streams.values()))
-        booking_ns = max(0, spent_ns // jobs)
-        return Rehearsal(booking_ns, min(booking_ns, passed_ns // jobs), _beyond_ns(parts.crew, warm_ns))
+        return Rehearsal.of(spent_ns, passed_ns, jobs, handing_over_ns=_beyond_ns(parts.crew, warm_ns))
 
 
 @contextmanager

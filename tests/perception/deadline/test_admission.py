@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perception.deadline.costs import FrameCost
+from perception.deadline.costs import FrameCost, Rehearsal
 from perception.deadline.need import Demand, Need
 from perception.deadline.plan import plan_of
 from perception.deadline.run import Options, Report, run_plan
@@ -55,6 +55,16 @@ def test_what_is_predicted_of_an_overload_of_the_cores_comes_true(tmp_path: Path
     assert missed / frames >= 1 - 1 / share - 0.1
     predicted_ns = sum(cost.reading_ns + cost.looking_ns for cost in need.frames) / CAMERAS
     assert 0.6 < spent_ns / frames / predicted_ns < 2
+
+
+@pytest.mark.parametrize(
+    ("spent_ms", "passed_ms", "turn_ms"),
+    [(120, 30, 3), (30, 120, 3), (-5, 30, 0)],
+    ids=["waiting threads burn", "engines take longer", "nothing left"],
+)
+def test_the_loop_is_taken_no_longer_than_the_clock_says(spent_ms: int, passed_ms: int, turn_ms: int) -> None:
+    rehearsal = Rehearsal.of(spent_ms * MS, passed_ms * MS, 10)
+    assert (rehearsal.booking_ns, rehearsal.turn_ns) == (max(0, spent_ms) * MS // 10, turn_ms * MS)
 
 
 def needed(
